@@ -1,0 +1,152 @@
+"""Records to Kafka values and back.
+
+Framing is Avro single-object encoding (``C3 01``, then the schema's CRC-64-AVRO fingerprint), or,
+where ``SCHEMA_REGISTRY_URL`` is set, Confluent's (``00``, then the schema's id in the registry;
+subjects are record names, as one topic holds several kinds of record). The current schemas are read
+and written by ``avro.py``; an older version is read by fastavro and resolved to the current one.
+"""
+
+import io
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import fastavro
+import msgspec
+from fastavro.schema import fingerprint, to_parsing_canonical_form
+
+from schemas import avro, flags
+from schemas.record import RECORDS, Quote, Record, Rejected, Trade
+
+HERE = Path(__file__).parent
+SINGLE_OBJECT = b"\xc3\x01"
+KINDS: dict[Any, int] = {"long": avro.LONG, "string": avro.STRING}
+
+#: Looks up a schema id of the registry and gives its JSON text.
+SchemaOf = Callable[[int], str]
+
+
+class DecodeError(ValueError):
+    """Bytes that are not a record of ours; ``reason`` is a dead-letter reason."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+@cache
+def schemas() -> dict[str, Any]:
+    """Every current schema, parsed, by record name."""
+    return read_schemas(lambda name: HERE / f"{name.lower()}.avsc")
+
+
+def read_schemas(path_of: Callable[[str], Path]) -> dict[str, Any]:
+    """Parse one version of all schemas; Rejected refers to Quote and Trade by name."""
+    parsed: dict[str, Any] = {}
+    for cls in RECORDS:
+        named = {f"tickloom.{n}": parsed[n] for n in ("Quote", "Trade")} if cls is Rejected else {}
+        text = json.loads(path_of(cls.__name__).read_text())
+        parsed[cls.__name__] = fastavro.parse_schema(text, named_schemas=named, expand=cls is Rejected)
+    return parsed
+
+
+def fingerprint_of(schema: Any) -> bytes:
+    """The eight bytes that name a schema in a single-object message (little endian, as specified)."""
+    return bytes.fromhex(fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO"))
+
+
+class Codec:
+    """Encode and decode with one framing. Give ``ids`` and ``schema_of`` for Confluent's."""
+
+    def __init__(self, ids: dict[str, int] | None = None, schema_of: SchemaOf | None = None) -> None:
+        self._schema_of = schema_of
+        self._layouts: dict[Any, avro.Layout] = {}
+        self._readers: dict[bytes, avro.Layout] = {}
+        self._older: dict[bytes, tuple[str, Any]] = {}
+        self._size = 10 if ids is None else 5
+        for cls in RECORDS:
+            name = cls.__name__
+            if ids is None:
+                header = SINGLE_OBJECT + fingerprint_of(schemas()[name])
+            else:
+                header = b"\0" + ids[name].to_bytes(4, "big")
+            union = [self._layouts[Quote], self._layouts[Trade]] if cls is Rejected else []
+            layout = avro.Layout(cls, [_kind(f["type"]) for f in schemas()[name]["fields"]], header, union)
+            self._layouts[cls] = self._readers[header] = layout
+        if ids is None:
+            self._learn_history()
+
+    def encode(self, record: Record) -> bytes:
+        """Make the Kafka value of a record."""
+        return avro.encode(self._layouts[type(record)], record)
+
+    def decode(self, value: bytes) -> Any:
+        """Read a Kafka value. Raises DecodeError, and nothing else."""
+        layout = self._readers.get(value[: self._size])
+        if layout is None:
+            return self._decode_older(value)
+        try:
+            return avro.decode(layout, value, self._size)
+        except (ValueError, IndexError, OverflowError) as error:
+            raise DecodeError(flags.UNDECODABLE, f"{layout.cls.__name__}: {error}") from error
+
+    def _learn_history(self) -> None:
+        for version in sorted({path.name.split(".")[1] for path in (HERE / "history").glob("*.avsc")}):
+            for name, schema in read_schemas(_history_path(version)).items():
+                self._older.setdefault(SINGLE_OBJECT + fingerprint_of(schema), (name, schema))
+
+    def _decode_older(self, value: bytes) -> Any:
+        header = value[: self._size]
+        if header not in self._older:
+            self._older[header] = self._look_up(header)
+        name, schema = self._older[header]
+        try:
+            fields: Any = fastavro.schemaless_reader(
+                io.BytesIO(value[self._size :]), schema, schemas()[name], return_record_name=True
+            )
+            return _from_fields(name, fields)
+        except (ValueError, IndexError, EOFError, TypeError, KeyError, OverflowError) as error:
+            raise DecodeError(flags.UNDECODABLE, f"older {name}: {error}") from error
+
+    def _look_up(self, header: bytes) -> tuple[str, Any]:
+        if self._schema_of is None or len(header) < 5 or header[0] != 0:
+            raise DecodeError(
+                flags.UNKNOWN_SCHEMA, f"no schema is known for {header.hex() or 'no bytes at all'}"
+            )
+        try:
+            text = json.loads(self._schema_of(int.from_bytes(header[1:], "big")))
+        except (LookupError, ValueError) as error:
+            raise DecodeError(flags.UNKNOWN_SCHEMA, f"schema id {header[1:].hex()}: {error}") from error
+        name = str(text.get("name", ""))
+        if name not in schemas():
+            raise DecodeError(flags.UNKNOWN_SCHEMA, f"a record named {name!r}")
+        return name, fastavro.parse_schema(text)
+
+
+def _history_path(version: str) -> Callable[[str], Path]:
+    return lambda name: HERE / "history" / f"{name.lower()}.{version}.avsc"
+
+
+def _kind(avro_type: Any) -> int:
+    if isinstance(avro_type, list):
+        return avro.TICK
+    return avro.COUNTS if isinstance(avro_type, dict) else KINDS[avro_type]
+
+
+def _from_fields(name: str, fields: dict[str, Any]) -> Any:
+    cls = next(cls for cls in RECORDS if cls.__name__ == name)
+    if cls is Rejected:
+        branch, tick = fields["tick"]
+        fields["tick"] = _from_fields(branch.removeprefix("tickloom."), tick)
+    return cls(**{field: fields[field] for field in cls.__struct_fields__})  # type: ignore[attr-defined]
+
+
+def to_dict(record: Record) -> dict[str, Any]:
+    """The fields of a record as plain data, as fastavro takes and gives them."""
+    fields = msgspec.structs.asdict(record)
+    if isinstance(record, Rejected):
+        kind = type(record.tick).__name__
+        fields["tick"] = (f"tickloom.{kind}", msgspec.structs.asdict(record.tick))
+    return fields
