@@ -27,7 +27,7 @@ import uuid
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,17 +118,21 @@ def start(
     Raises LocalStackError.
     """
     home = _home(directory)
-    kafka = kafka and not os.environ.get("TICKLOOM_BROKER")
-    postgres = postgres and not os.environ.get("TICKLOOM_DATABASE")
+    servers = {}
+    if kafka and not os.environ.get("TICKLOOM_BROKER"):
+        servers["kafka"] = (_start_kafka, _answers)
+    if postgres and not os.environ.get("TICKLOOM_DATABASE"):
+        servers["postgres"] = (_start_postgres, _accepts)
     with _held(home):
-        if kafka and _live_pid(home, "kafka") is None:
-            _start_kafka(home, say)
-        if postgres and _live_pid(home, "postgres") is None:
-            _start_postgres(home, say)
-        if kafka:
-            _await(home, "kafka", _answers)
-        if postgres:
-            _await(home, "postgres", _accepts)
+        for name, (spawn, _) in servers.items():
+            if _live_pid(home, name) is None:
+                spawn(home, say)
+        for name, (spawn, ready) in servers.items():
+            if not _await(home, name, ready):
+                # It was dying as we came, or lost its port to another program: both are over by now.
+                spawn(home, say)
+                if not _await(home, name, ready):
+                    raise LocalStackError(f"{name} ended at its start: {_last_words(home, name)}")
         return _stack(home)
 
 
@@ -265,8 +269,8 @@ def _spawn(home: Path, name: str, command: list[str], ports: dict[str, int]) -> 
     log = home / name / "server.log"
     if log.exists() and log.stat().st_size > LOG_LIMIT_BYTES:
         log.replace(log.with_suffix(".log.1"))
-    # Through a shell that ends at once: as a grandchild the server outlives us, and when it dies no zombie of
-    # it stays, which PostgreSQL would take for a server that still runs.
+    # Through a shell that ends at once, so that the server is nobody's child: it outlives us, and when it
+    # dies it does not stay as a zombie until we ask for its exit.
     shell = ["/bin/sh", "-c", '"$@" >>server.log 2>&1 & echo $!', "sh", *command]
     started = subprocess.run(
         shell,
@@ -279,17 +283,24 @@ def _spawn(home: Path, name: str, command: list[str], ports: dict[str, int]) -> 
     _write(home, name, {"pid": int(started.stdout)} | ports)
 
 
-def _await(home: Path, name: str, ready: Callable[[int], bool]) -> None:
+def _await(home: Path, name: str, ready: Callable[[int], bool]) -> bool:
+    """Return whether the server came to take connections (True) or died first (False)."""
     port = _read(home)[name]["port"]
     limit = time.monotonic() + START_LIMIT_S
     while not ready(port):
-        gone = _live_pid(home, name) is None
-        if gone or time.monotonic() > limit:
-            log = home / name / "server.log"
-            last = " | ".join(log.read_text(errors="replace").strip().splitlines()[-3:])
-            how = "ended at its start" if gone else f"took no connection within {START_LIMIT_S:.0f} s"
-            raise LocalStackError(f"{name} {how}: {last} (all of it: {log})")
+        if _live_pid(home, name) is None:
+            return False
+        if time.monotonic() > limit:
+            words = _last_words(home, name)
+            raise LocalStackError(f"{name} took no connection within {START_LIMIT_S:.0f} s: {words}")
         time.sleep(0.05)
+    return True
+
+
+def _last_words(home: Path, name: str) -> str:
+    log = home / name / "server.log"
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return f"{' | '.join(lines[-3:])} (all of it: {log})"
 
 
 def _run(command: list[str], what: str, text: str = "") -> None:
@@ -390,10 +401,31 @@ def _start_postgres(home: Path, say: Callable[[str], None]) -> None:
     if not data.exists():
         say("laying out PostgreSQL's data directory ...")
         _initdb(as_user, programs, data)
+    _sweep(programs, data)
     ports = _ports(home, "postgres", "port")
     say(f"starting PostgreSQL on 127.0.0.1:{ports['port']} ...")
     server = [str(programs / "postgres"), "-D", str(data), "-p", str(ports["port"])]
     _spawn(home, "postgres", [*as_user, *server], ports)
+
+
+def _sweep(programs: Path, data: Path) -> None:
+    """Clear away what a killed server left behind, for the next one refuses to start beside it."""
+    import psutil
+
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # most are not ours to look at
+            if process.cwd() == str(data) and process.exe() == str(programs / "postgres"):
+                process.kill()  # a backend in the middle of a statement
+    lock = data / "postmaster.pid"
+    limit = time.monotonic() + STOP_LIMIT_S
+    try:
+        server = psutil.Process(int(lock.read_text().split()[0]))
+        while not server.cmdline() and time.monotonic() < limit:  # on its way out
+            time.sleep(0.01)
+    except psutil.ZombieProcess:
+        lock.unlink()  # a container's first process may never reap it, and PostgreSQL takes it for alive
+    except (FileNotFoundError, psutil.Error):
+        return
 
 
 def _initdb(as_user: list[str], programs: Path, data: Path) -> None:
