@@ -1,0 +1,217 @@
+"""The settings of a process: environment first, then the config file, then the default.
+
+The file is `tickloom.yaml` in the working directory, or the one TICKLOOM_CONFIG names; its keys are the
+fields of `Settings`. In the environment the same names are upper case with TICKLOOM_ before them (only
+SCHEMA_REGISTRY_URL keeps the name that every Kafka tool uses). What neither of them names and a command
+needs, the running local stack provides: `located`. No message repeats the database's address, as it may
+hold a password.
+"""
+
+import difflib
+import errno
+import os
+import re
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from schemas.instrument import ConfigError
+
+DEFAULT_FILE = Path("tickloom.yaml")
+DEFAULT_WEB_PORT = 6066  # as every Faust user expects
+CONFIG = "TICKLOOM_CONFIG"
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that a process is told from outside. An empty broker or database is not located yet."""
+
+    broker: str = ""  # host:port of Kafka, or several of them with commas between
+    database: str = ""  # postgresql://user@host:port/name
+    run: str = ""  # the namespace; empty: the live system
+    state: Path = Path(".local")  # the directory of the local stack
+    data: Path | None = None  # where a worker keeps what it has on disk; None: `data` in the state directory
+    instruments: Path | None = None  # a file instead of schemas/instruments.yaml
+    schema_registry_url: str = ""
+    web_host: str = "127.0.0.1"
+    web_port: int = 0  # 0: 6066, or a free port where that is taken
+
+    @property
+    def brokers(self) -> list[str]:
+        """The Kafka addresses one by one."""
+        return self.broker.split(",")
+
+    @property
+    def data_dir(self) -> Path:
+        """The directory of a worker's files."""
+        return self.data or self.state / "data"
+
+    def environment(self) -> dict[str, str]:
+        """These settings as a child process takes them."""
+        values = msgspec.structs.asdict(self)
+        return {_variable(field): str(value) for field, value in values.items() if value}
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings. Raises ConfigError with one line that says which one is wrong and what it may be."""
+    environ = os.environ if environ is None else environ
+    values = _from_file(environ.get(CONFIG, "")) | _from_environment(environ)
+    return Settings(**values)
+
+
+def located(settings: Settings, *, broker: bool = True, database: bool = True) -> Settings:
+    """Fill in the needed servers from the running local stack. Raises ConfigError where it does not run."""
+    missing = [
+        name
+        for name, needed in (("broker", broker), ("database", database))
+        if needed and not getattr(settings, name)
+    ]
+    if not missing:
+        return settings
+    from deploy import local
+
+    stack = local.status(settings.state)
+    found = {name: getattr(stack, name, "") for name in missing}
+    for name, address in found.items():
+        if not address:
+            what = "Kafka" if name == "broker" else "PostgreSQL"
+            raise ConfigError(
+                f"no {what} is named and none runs in {settings.state}: run `make up` "
+                f"(or `tickloom local start`), or set {_variable(name)}"
+            )
+    return msgspec.structs.replace(settings, **found)
+
+
+def web_port(settings: Settings) -> int:
+    """The port for the web views. Raises ConfigError where the one that was asked for is taken."""
+    if settings.web_port:
+        if not _is_free(settings.web_host, settings.web_port):
+            raise ConfigError(
+                f"port {settings.web_port} on {settings.web_host} is in use: set TICKLOOM_WEB_PORT to "
+                "another one, or to 0 for a free one"
+            )
+        return settings.web_port
+    if _is_free(settings.web_host, DEFAULT_WEB_PORT):
+        return DEFAULT_WEB_PORT
+    with socket.create_server((settings.web_host, 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def without_password(address: str) -> str:
+    """A database's address as it may be shown."""
+    return re.sub(r"(?<=://)([^:@/]*):[^@/]*@", r"\1:***@", address)
+
+
+def _is_free(host: str, port: int) -> bool:
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return False
+        raise ConfigError(f"cannot listen on {host}:{port} (TICKLOOM_WEB_HOST, _PORT): {error}") from error
+    return True
+
+
+def _variable(field: str) -> str:
+    return field.upper() if field == "schema_registry_url" else f"TICKLOOM_{field.upper()}"
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    fields = {_variable(field): field for field in READ}
+    values = {}
+    for variable, value in environ.items():
+        if variable in fields and value:
+            values[fields[variable]] = _read(fields[variable], variable, value)
+        elif variable.startswith("TICKLOOM_") and variable not in fields and variable != CONFIG:
+            raise ConfigError(f"{variable} is no setting{_meant(variable, [*fields, CONFIG])}")
+    return values
+
+
+def _from_file(named: str) -> dict[str, Any]:
+    path = Path(named) if named else DEFAULT_FILE
+    if not named and not path.exists():
+        return {}
+    import yaml  # 10 ms that only a process with a file should pay
+
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the config file: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: a line is `key: value`; the keys are {', '.join(READ)}")
+    values = {}
+    for key, value in content.items():
+        if key not in READ:
+            raise ConfigError(f"{path}: {key} is no setting{_meant(str(key), list(READ))}")
+        if value is None:
+            continue
+        if isinstance(value, dict | list | bool | float):
+            raise ConfigError(f"{path}: {key}: one text or number is expected")
+        values[key] = _read(key, f"{path}: {key}", str(value))
+    return values
+
+
+def _meant(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; those are {', '.join(known)}"
+
+
+def _read(field: str, place: str, text: str) -> Any:
+    try:
+        return READ[field](text.strip())
+    except ValueError as error:
+        raise ConfigError(f"{place}: {error}") from None  # the cause may show the database's password
+
+
+def _address_list(text: str) -> str:
+    addresses = [address.strip() for address in text.split(",")]
+    for address in addresses:
+        host, _, port = address.rpartition(":")
+        if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise ValueError(f"{address!r} is not host:port, as in 127.0.0.1:9092")
+    return ",".join(addresses)
+
+
+def _dsn(text: str) -> str:
+    if not text.startswith(("postgresql://", "postgres://")):
+        raise ValueError("not an address as in postgresql://user@127.0.0.1:5432/tickloom")
+    return text
+
+
+def _run(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", text):
+        raise ValueError(f"{text!r} is not a name of up to 64 letters, digits, - and _")
+    return text
+
+
+def _url(text: str) -> str:
+    if not re.match(r"https?://[^/]", text):
+        raise ValueError("not an address as in http://127.0.0.1:8081")
+    return text.rstrip("/")
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise ValueError(f"{text!r} is not a port between 0 and 65535")
+    return int(text)
+
+
+def _directory(text: str) -> Path:
+    return Path(text).expanduser()
+
+
+READ: dict[str, Callable[[str], Any]] = {
+    "broker": _address_list,
+    "database": _dsn,
+    "run": _run,
+    "state": _directory,
+    "data": _directory,
+    "instruments": _directory,
+    "schema_registry_url": _url,
+    "web_host": str,
+    "web_port": _port,
+}
