@@ -1,0 +1,424 @@
+"""The topics and consumer groups of a run: make them, check them, measure their lag, remove them.
+
+The system relies on three things (design §4): all topics of a run have the same number of partitions, as
+every output goes to the partition number of its input; compacted topics are compacted and nothing else, as
+they hold state; and market.raw carries the broker's append time, which bounds what a source's clock claims.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from typing import Any, Final
+
+import msgspec
+from confluent_kafka import (
+    ConsumerGroupState,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it does not say that it exports them
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    OffsetSpec,
+    ResourceType,
+)
+
+from schemas.instrument import ConfigError
+from schemas.topics import BEST, CANDLE, GAP, PARTITIONS, RAW, STATUS, TICK, TOPICS, named
+
+EARLIEST: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+ANSWER_S: Final = 5.0  # a broker that is there answers within this
+CHANGE_S: Final = 30.0  # making or removing topics may take the controller this long
+
+#: A coordinator is made at its first use, and loads its groups after a start.
+COORDINATOR_MOVES: Final = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+)
+#: What the sink reads.
+SUNK: Final = (TICK, BEST, CANDLE, GAP, STATUS)
+#: For every topic: times in our records come from brokers and files, and must not decide what Kafka keeps.
+APPEND_TIME: Final = {"message.timestamp.type": "LogAppendTime"}
+#: Kafka's own settings would let a topic grow to a gigabyte, or a week, before it is first compacted.
+COMPACTION: Final = {
+    "segment.bytes": str(64 << 20),
+    "segment.ms": "600000",
+    "min.cleanable.dirty.ratio": "0.2",
+}
+#: The state is read back whole at every start and reassignment, so it is kept shorter still.
+CHANGELOG: Final = COMPACTION | {"segment.bytes": str(16 << 20), "segment.ms": "60000"}
+
+
+class BrokerError(Exception):
+    """Kafka does not answer, or not as asked; the text is one line that says what to do."""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """A topic as it should be."""
+
+    name: str
+    key: str
+    doc: str
+    required: dict[str, str]  # settings that the system relies on: checked, and put right
+    initial: dict[str, str]  # settings of a new topic that are the operator's from then on
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A topic as it is."""
+
+    partitions: int
+    replication: int
+    config: dict[str, str]
+    leaderless: list[int]
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What is wrong with a topic; each problem ends with the command that puts it right."""
+
+    topic: str
+    found: Found | None
+    problems: list[str]
+
+
+class Group(msgspec.Struct, frozen=True):
+    """A consumer group: its members, and by topic and partition how many records it is behind."""
+
+    name: str
+    state: str  # Kafka's word: stable, empty, dead (no such group), …
+    members: int
+    lag: dict[str, dict[int, int]]
+
+    @property
+    def total(self) -> int:
+        """The lag over all partitions."""
+        return sum(sum(partitions.values()) for partitions in self.lag.values())
+
+
+def app_id(run: str) -> str:
+    """The Faust application of the workers, which is also their consumer group."""
+    return named("tickloom", run)
+
+
+def sink_id(run: str) -> str:
+    """The Faust application of the sink, which is also its consumer group."""
+    return named("tickloom-sink", run)
+
+
+def state_topic(run: str) -> str:
+    """The changelog of the workers' table `symbols`."""
+    return f"{app_id(run)}-symbols-changelog"
+
+
+def plans(run: str) -> list[Plan]:
+    """Every topic of a run: those of the topic table, and the changelog of the state."""
+    rows = [
+        Plan(
+            name=named(topic.name, run),
+            key=topic.key,
+            doc=topic.doc,
+            required={"cleanup.policy": topic.cleanup} | (APPEND_TIME if topic is RAW else {}),
+            initial=APPEND_TIME | (COMPACTION if topic.cleanup == "compact" else {}),
+        )
+        for topic in TOPICS
+    ]
+    doc = "the state of every symbol, from which a worker recovers"
+    rows.append(Plan(state_topic(run), "symbol", doc, {"cleanup.policy": "compact"}, APPEND_TIME | CHANGELOG))
+    return rows
+
+
+def connect(broker: str) -> AdminClient:
+    """Make a client that has reached the broker. Raises BrokerError within ANSWER_S where it is away."""
+    said: list[KafkaError] = []
+    settings: dict[str, Any] = {"bootstrap.servers": broker, "error_cb": said.append}
+    settings["log_level"] = 0  # it would print a line for each of its attempts; we say one, below
+    admin = AdminClient(settings)
+    limit = time.monotonic() + ANSWER_S
+    while True:
+        try:
+            admin.list_topics(timeout=1)
+            return admin
+        except KafkaException as error:
+            admin.poll(0)  # delivers to error_cb why
+            refused = any(each.code() == KafkaError._ALL_BROKERS_DOWN for each in said)
+            if time.monotonic() > (limit - ANSWER_S / 2 if refused else limit):
+                raise BrokerError(_away(broker, said or [error.args[0]])) from error
+
+
+def _away(broker: str, said: list[KafkaError]) -> str:
+    texts = [each.str() for each in said if each.code() != KafkaError._ALL_BROKERS_DOWN]
+    reason = texts[0].split("bootstrap: ")[-1].split(" (after")[0] if texts else "no connection"
+    return (
+        f"no Kafka answers at {broker} ({reason}): start it (`make up` for the local one), "
+        "or set TICKLOOM_BROKER to where it is"
+    )
+
+
+def check_topics(broker: str, run: str) -> list[str]:
+    """Say what is wrong with the topics of a run, one line each with the command that fixes it.
+
+    Empty: nothing is wrong. Raises BrokerError.
+    """
+    return [f"{report.topic}: {line}" for report in inspect(connect(broker), run) for line in report.problems]
+
+
+def inspect(admin: AdminClient, run: str) -> list[Report]:
+    """Compare every topic of a run with its plan."""
+    rows = plans(run)
+    found = _find(admin, [plan.name for plan in rows])
+    partitions = _partitions(found, run)
+    uneven = [name for name, topic in found.items() if topic.partitions != partitions]
+    used = {name for name, ends in offsets(admin, uneven, LATEST).items() if any(ends.values())}
+    return [_compare(plan, found.get(plan.name), partitions, run, plan.name in used) for plan in rows]
+
+
+def create_topics(
+    broker: str,
+    run: str,
+    *,
+    partitions: int | None = None,
+    replication: int | None = None,
+    recreate: Sequence[str] = (),
+) -> list[str]:
+    """Make what is missing and put right what can be without losing a record; return what was done.
+
+    ``recreate`` names topics to delete with all their records and make anew. Raises ConfigError, BrokerError.
+    """
+    admin = connect(broker)
+    rows = {plan.name: plan for plan in plans(run)}
+    done = [_delete(admin, name) for name in _full_names(recreate, run, set(rows))]
+    found = _find(admin, list(rows))
+    count = partitions or _partitions(found, run)
+    raw = found.get(named(RAW.name, run))
+    if raw and raw.partitions != count:
+        raise ConfigError(
+            f"{named(RAW.name, run)} has {raw.partitions} partitions, and every topic of a run has as many: "
+            f"leave out --partitions {count}, or choose another TICKLOOM_RUN"
+        )
+    copies = _replication(admin, replication)
+    missing = [plan for name, plan in rows.items() if name not in found]
+    done += _make(admin, missing, count, copies)
+    for name, topic in found.items():
+        done += _put_right(admin, rows[name], topic, count)
+    return done
+
+
+def groups(admin: AdminClient, run: str) -> list[Group]:
+    """The groups of the workers and of the sink with their lag."""
+    outputs = [named(topic.name, run) for topic in SUNK]
+    result = []
+    for name, topics in ((app_id(run), [named(RAW.name, run)]), (sink_id(run), outputs)):
+        description = _describe(admin, name)
+        state = ConsumerGroupState(description.state).name.lower() if description else "dead"
+        members = len(description.members) if description else 0
+        result.append(Group(name, state, members, _lag(admin, name, topics)))
+    return result
+
+
+def offsets(admin: AdminClient, topics: Iterable[str], spec: OffsetSpec) -> dict[str, dict[int, int]]:
+    """The earliest or latest offset of every partition of the topics that exist."""
+    known = _metadata(admin).topics
+    wanted = [
+        TopicPartition(name, number) for name in topics if name in known for number in known[name].partitions
+    ]
+    result: dict[str, dict[int, int]] = {}
+    if wanted:
+        for at, future in admin.list_offsets(dict.fromkeys(wanted, spec), request_timeout=ANSWER_S).items():
+            result.setdefault(at.topic, {})[at.partition] = future.result().offset
+    return result
+
+
+def delete_run(broker: str, run: str) -> list[str]:
+    """Remove the topics and consumer groups of a named run, never of the live one; return what was removed.
+
+    Raises ConfigError for the live run and where its processes still run, BrokerError.
+    """
+    if not run:
+        raise ConfigError("the live run is not removed: name one (TICKLOOM_RUN)")
+    admin = connect(broker)
+    names = [app_id(run), sink_id(run)]
+    present = {group.group_id for group in admin.list_consumer_groups().result().valid}
+    busy = [name for name in names if (group := _describe(admin, name)) and group.members]
+    if busy:
+        raise ConfigError(f"{busy[0]} still has members: stop the workers and the sink of run {run} first")
+    ours = {plan.name for plan in plans(run)}
+    own = tuple(f"{name}-" for name in names)  # what Faust makes for itself
+    topics = [name for name in _metadata(admin).topics if name in ours or name.startswith(own)]
+    done = [_delete(admin, name) for name in sorted(topics)]
+    for name in sorted(present.intersection(names)):
+        _done(admin.delete_consumer_groups([name])[name])
+        done.append(f"removed group {name}")
+    return done
+
+
+def _metadata(admin: AdminClient) -> Any:
+    return admin.list_topics(timeout=ANSWER_S)
+
+
+def _done(future: "Future[Any]") -> Any:
+    return future.result(timeout=CHANGE_S)
+
+
+def _partitions(found: dict[str, Found], run: str) -> int:
+    raw = found.get(named(RAW.name, run))
+    return raw.partitions if raw else PARTITIONS
+
+
+def _find(admin: AdminClient, names: list[str]) -> dict[str, Found]:
+    known = {name: topic for name, topic in _metadata(admin).topics.items() if name in names}
+    if not known:
+        return {}
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in known]
+    configs = {
+        resource.name: {entry.name: entry.value for entry in _done(future).values()}
+        for resource, future in admin.describe_configs(resources, request_timeout=ANSWER_S).items()
+    }
+    return {
+        name: Found(
+            partitions=len(topic.partitions),
+            replication=min(len(each.replicas) for each in topic.partitions.values()),
+            config=configs[name],
+            leaderless=sorted(each.id for each in topic.partitions.values() if each.leader < 0),
+        )
+        for name, topic in known.items()
+    }
+
+
+def _compare(plan: Plan, found: Found | None, partitions: int, run: str, used: bool) -> Report:
+    fix = f"TICKLOOM_RUN={run} tickloom topics create" if run else "tickloom topics create"
+    if found is None:
+        return Report(plan.name, None, [f"missing; fix: {fix}"])
+    problems = []
+    if found.partitions != partitions:
+        anew = f" --recreate {plan.name}" if used or found.partitions > partitions else ""
+        problems.append(f"{found.partitions} partitions, must be {partitions} as of all; fix: {fix}{anew}")
+    for setting, value in plan.required.items():
+        if (actual := found.config.get(setting)) != value:
+            problems.append(f"{setting} is {actual}, must be {value}; fix: {fix}")
+    in_sync = int(found.config.get("min.insync.replicas", "1"))
+    if in_sync > found.replication:
+        problems.append(
+            f"min.insync.replicas is {in_sync} with {found.replication} replicas, so nothing can be written; "
+            f"fix: {fix}"
+        )
+    if found.leaderless:
+        numbers = ", ".join(map(str, found.leaderless))
+        problems.append(f"no leader for partition {numbers}; fix: start the brokers that hold it")
+    return Report(plan.name, found, problems)
+
+
+def _full_names(names: Sequence[str], run: str, known: set[str]) -> list[str]:
+    full = [name if name in known else named(name, run) for name in names]
+    for name in full:
+        if name not in known:
+            raise ConfigError(f"{name} is no topic of this run; those are {', '.join(sorted(known))}")
+    return full
+
+
+def _replication(admin: AdminClient, wanted: int | None) -> int:
+    brokers = len(_metadata(admin).brokers)
+    if wanted and wanted > brokers:
+        raise ConfigError(f"--replication-factor {wanted} is more than the cluster's {brokers} brokers")
+    return wanted or min(3, brokers)
+
+
+def _make(admin: AdminClient, missing: list[Plan], partitions: int, replication: int) -> list[str]:
+    if not missing:
+        return []
+    in_sync = {"min.insync.replicas": str(max(1, replication - 1))}
+    new = [
+        NewTopic(plan.name, partitions, replication, config=plan.initial | plan.required | in_sync)
+        for plan in missing
+    ]
+    done = []
+    for name, future in admin.create_topics(new, operation_timeout=CHANGE_S).items():
+        try:
+            _done(future)
+            done.append(f"created {name}: {partitions} partitions, {replication} replicas")
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # somebody was faster
+                raise BrokerError(f"cannot create {name}: {error.args[0].str()}") from error
+    return done
+
+
+def _put_right(admin: AdminClient, plan: Plan, found: Found, partitions: int) -> list[str]:
+    """Change settings that are wrong; add partitions while there is no record whose key they would move."""
+    done = []
+    wrong = {key: value for key, value in plan.required.items() if found.config.get(key) != value}
+    if int(found.config.get("min.insync.replicas", "1")) > found.replication:
+        wrong["min.insync.replicas"] = str(max(1, found.replication - 1))
+    if wrong:
+        entries = [
+            ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
+            for key, value in wrong.items()
+        ]
+        resource = ConfigResource(ResourceType.TOPIC, plan.name, incremental_configs=entries)
+        for future in admin.incremental_alter_configs([resource]).values():
+            _done(future)
+        done += [f"set {plan.name}: {key}={value}" for key, value in wrong.items()]
+    if found.partitions < partitions:
+        ends = offsets(admin, [plan.name], LATEST)[plan.name]
+        if any(ends.values()):
+            done.append(
+                f"left {plan.name} at {found.partitions} partitions, as its records would be in wrong ones; "
+                f"to delete them and make it anew: tickloom topics create --recreate {plan.name}"
+            )
+        else:
+            for future in admin.create_partitions([NewPartitions(plan.name, partitions)]).values():
+                _done(future)
+            done.append(f"grew {plan.name} from {found.partitions} to {partitions} partitions")
+    return done
+
+
+def _delete(admin: AdminClient, name: str) -> str:
+    """Delete a topic and wait until the name is free again."""
+    try:
+        _done(admin.delete_topics([name], operation_timeout=CHANGE_S)[name])
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise BrokerError(f"cannot delete {name}: {error.args[0].str()}") from error
+    limit = time.monotonic() + CHANGE_S
+    while name in _metadata(admin).topics:
+        if time.monotonic() > limit:
+            raise BrokerError(f"{name} is still there {CHANGE_S:.0f} s after its deletion; try again")
+        time.sleep(0.05)
+    return f"deleted {name}"
+
+
+def _describe(admin: AdminClient, group: str) -> Any:
+    """The group as Kafka describes it; None where there is none."""
+    limit = time.monotonic() + ANSWER_S
+    while True:
+        try:
+            return _done(admin.describe_consumer_groups([group])[group])
+        except KafkaException as error:
+            code = error.args[0].code()
+            if code == KafkaError.GROUP_ID_NOT_FOUND:
+                return None
+            if code not in COORDINATOR_MOVES or time.monotonic() > limit:
+                raise
+            time.sleep(0.1)
+
+
+def _lag(admin: AdminClient, group: str, topics: list[str]) -> dict[str, dict[int, int]]:
+    """Records between what the group has committed and the end; without a commit, all there are."""
+    starts = offsets(admin, topics, EARLIEST)
+    ends = offsets(admin, topics, LATEST)
+    request = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
+    committed = {
+        (at.topic, at.partition): at.offset for at in _done(request[group]).topic_partitions if at.offset >= 0
+    }
+    return {
+        topic: {
+            number: max(0, end - max(committed.get((topic, number), 0), starts[topic][number]))
+            for number, end in partitions.items()
+        }
+        for topic, partitions in ends.items()
+    }
