@@ -1,0 +1,292 @@
+"""Build one-minute candles, exactly, from ticks that come late and out of order.
+
+A minute is [t, t + 60 s), labelled by its start, filled by event time. Nothing is made up: a minute without
+ticks has no row. A row may be provisional (revision -1), is final once (0), and is corrected by late ticks (1, 2...):
+
+    event time   ---|-- minute --|-- lateness --|             the source's own ticks have moved on: final
+    stream time  ---|-- minute --|----- grace -----|          or the source is silent: final by the clock
+                                 |------ 15 minutes ------|   a late tick gives a new revision
+
+First and last are decided by (event, sequence, offset), so the order of arrival within the lateness does not
+matter. Exact rules: docs/stages.md.
+"""
+
+from typing import Any, Final
+
+import msgspec
+from mypy_extensions import i64
+
+from schemas import flags
+from schemas.instrument import Rules
+from schemas.record import Candle
+from topology.stages import liveness
+from topology.stages.liveness import NEVER, Liveness
+
+MINUTE: Final = 60_000_000_000
+KEPT_NS: Final = 960_000_000_000  # closed minutes can be revised for 15 minutes; one more for the margin
+
+
+class Minute:
+    """One minute of one source: quotes, trades, and the order keys of their first and last."""
+
+    def __init__(self, start: i64) -> None:
+        self.start: i64 = start
+        self.revision: i64 = -1
+        self.changed = False  # since the last provisional row
+        self.backfilled = False
+        self.ticks: i64 = 0
+        self.trades: i64 = 0
+        self.volume: i64 = 0
+        self.bid_open: i64 = 0
+        self.bid_high: i64 = 0
+        self.bid_low: i64 = 0
+        self.bid_close: i64 = 0
+        self.ask_open: i64 = 0
+        self.ask_high: i64 = 0
+        self.ask_low: i64 = 0
+        self.ask_close: i64 = 0
+        self.mid_open: i64 = 0
+        self.mid_high: i64 = 0
+        self.mid_low: i64 = 0
+        self.mid_close: i64 = 0
+        self.open: i64 = 0
+        self.high: i64 = 0
+        self.low: i64 = 0
+        self.close: i64 = 0
+        self.quote_first: tuple[i64, i64, i64] = (0, 0, 0)
+        self.quote_last: tuple[i64, i64, i64] = (0, 0, 0)
+        self.trade_first: tuple[i64, i64, i64] = (0, 0, 0)
+        self.trade_last: tuple[i64, i64, i64] = (0, 0, 0)
+
+
+class Candles:
+    """The minutes of one source of a symbol that may still change, oldest first."""
+
+    def __init__(self, symbol: str, source: str, rules: Rules, life: Liveness | None) -> None:
+        self.symbol = symbol
+        self.source = source
+        self.life = life  # of the source; the composite has none
+        self.lateness_ns: i64 = rules.lateness_ns
+        self.grace_ns: i64 = rules.grace_ns
+        self.provisional_ns: i64 = rules.provisional_ns
+        self.minutes: list[Minute] = []
+        self.watermark: i64 = 0
+        self.first: i64 = 0  # when the source was first heard of
+        self.pending_end: i64 = NEVER  # the end of the oldest minute that is not final
+        self.provisional_at: i64 = NEVER
+
+    def deadline(self) -> i64:
+        """When time alone changes something here."""
+        grace: i64 = self.pending_end + self.grace_ns if self.pending_end != NEVER else NEVER
+        return min(grace, self.provisional_at)
+
+
+def add_quote(
+    state: Candles, now: i64, event: i64, seq: i64, offset: i64, bid: i64, ask: i64, mid: i64
+) -> list[Candle]:
+    """Fold a clean quote in; give the rows that this makes final or revises."""
+    minute = _minute(state, now, event - event % MINUTE)
+    if minute.ticks == 0:
+        minute.bid_open = minute.bid_high = minute.bid_low = minute.bid_close = bid
+        minute.ask_open = minute.ask_high = minute.ask_low = minute.ask_close = ask
+        minute.mid_open = minute.mid_high = minute.mid_low = minute.mid_close = mid
+        minute.quote_first = minute.quote_last = (event, seq, offset)
+    else:
+        if bid > minute.bid_high:
+            minute.bid_high = bid
+        elif bid < minute.bid_low:
+            minute.bid_low = bid
+        if ask > minute.ask_high:
+            minute.ask_high = ask
+        elif ask < minute.ask_low:
+            minute.ask_low = ask
+        if mid > minute.mid_high:
+            minute.mid_high = mid
+        elif mid < minute.mid_low:
+            minute.mid_low = mid
+        if not before(event, seq, offset, minute.quote_last):
+            minute.bid_close = bid
+            minute.ask_close = ask
+            minute.mid_close = mid
+            minute.quote_last = (event, seq, offset)
+        elif before(event, seq, offset, minute.quote_first):
+            minute.bid_open = bid
+            minute.ask_open = ask
+            minute.mid_open = mid
+            minute.quote_first = (event, seq, offset)
+    minute.ticks += 1
+    return _folded(state, minute, now, event)
+
+
+def add_trade(
+    state: Candles, now: i64, event: i64, seq: i64, offset: i64, price: i64, size: i64
+) -> list[Candle]:
+    """Fold a trade in; give the rows that this makes final or revises."""
+    minute = _minute(state, now, event - event % MINUTE)
+    if minute.trades == 0:
+        minute.open = minute.high = minute.low = minute.close = price
+        minute.trade_first = minute.trade_last = (event, seq, offset)
+    else:
+        minute.high = max(minute.high, price)
+        minute.low = min(minute.low, price)
+        if not before(event, seq, offset, minute.trade_last):
+            minute.close = price
+            minute.trade_last = (event, seq, offset)
+        elif before(event, seq, offset, minute.trade_first):
+            minute.open = price
+            minute.trade_first = (event, seq, offset)
+    minute.trades += 1
+    minute.volume += size
+    return _folded(state, minute, now, event)
+
+
+def before(event: i64, seq: i64, offset: i64, key: tuple[i64, i64, i64]) -> bool:
+    """Whether a tick comes before another in the order of ticks."""
+    if event != key[0]:
+        return event < key[0]
+    if seq != key[1]:
+        return seq < key[1]
+    return offset < key[2]
+
+
+def _minute(state: Candles, now: i64, start: i64) -> Minute:
+    """The minute of a tick; opened in its place if need be. Nearly always the last."""
+    minutes = state.minutes
+    at: i64 = len(minutes)
+    while at > 0 and minutes[at - 1].start >= start:
+        at -= 1
+        if minutes[at].start == start:
+            return minutes[at]
+    minute = Minute(start)
+    minutes.insert(at, minute)
+    while minutes[0].start + MINUTE + KEPT_NS < now and minutes[0].revision >= 0:
+        minutes.pop(0)
+    if start + MINUTE < state.pending_end:
+        state.pending_end = start + MINUTE
+    return minute
+
+
+def _folded(state: Candles, minute: Minute, now: i64, event: i64) -> list[Candle]:
+    if event > state.watermark:
+        state.watermark = event
+    rows: list[Candle] = []
+    if minute.revision >= 0:
+        minute.revision += 1
+        rows.append(_row(state, minute, minute.revision))
+    elif state.provisional_ns > 0:
+        minute.changed = True
+        if state.provisional_at == NEVER:
+            state.provisional_at = (now // state.provisional_ns + 1) * state.provisional_ns
+    if state.watermark >= state.pending_end + state.lateness_ns:
+        _finish(state, state.watermark - state.lateness_ns, rows)
+    return rows
+
+
+def _finish(state: Candles, until: i64, rows: list[Candle]) -> None:
+    """Make every minute final that ends at or before ``until``."""
+    state.pending_end = NEVER
+    for minute in state.minutes:
+        if minute.revision < 0:
+            end: i64 = minute.start + MINUTE
+            if end <= until:
+                minute.revision = 0
+                minute.changed = False
+                rows.append(_row(state, minute, 0))
+            elif state.pending_end == NEVER:
+                state.pending_end = end
+
+
+def on_time(state: Candles, now: i64) -> list[Candle]:
+    """Time has come to a deadline: make silent minutes final, show the others as they are."""
+    rows: list[Candle] = []
+    if state.pending_end != NEVER and now >= state.pending_end + state.grace_ns:
+        _finish(state, now - state.grace_ns, rows)
+    if now >= state.provisional_at:
+        state.provisional_at = NEVER
+        for minute in state.minutes:
+            if minute.changed:
+                minute.changed = False
+                rows.append(_row(state, minute, -1))
+    return rows
+
+
+def replace(state: Candles, now: i64, candle: Candle) -> Candle | None:
+    """Take a fetched candle where ours is absent or partial; None: ours is as good."""
+    start: i64 = candle.start
+    if start + MINUTE + KEPT_NS < now:
+        return _fetched(candle, 0)
+    minute = _minute(state, now, start)
+    if minute.ticks or minute.trades:
+        if minute.backfilled or not _is_partial(state, start):
+            return None
+    elif minute.backfilled:
+        return None
+    for name in _PRICES:
+        setattr(minute, name, getattr(candle, name))
+    minute.revision = minute.revision + 1 if minute.revision >= 0 else 0
+    minute.backfilled = True
+    minute.changed = False
+    # The fetched candle is the whole minute: what comes late is in it already, between its first and last.
+    minute.quote_first = minute.trade_first = (start, 0, 0)
+    minute.quote_last = minute.trade_last = (start + MINUTE, 0, 0)
+    _finish(state, 0, [])
+    return _fetched(candle, minute.revision)
+
+
+_PRICES: Final = Candle.__struct_fields__[4:23]
+
+
+def _fetched(candle: Candle, revision: i64) -> Candle:
+    marks = (candle.flags & ~flags.PARTIAL) | flags.BACKFILL
+    return msgspec.structs.replace(candle, revision=revision, flags=marks)
+
+
+def _is_partial(state: Candles, start: i64) -> bool:
+    life = state.life
+    return life is not None and (state.first > start or liveness.overlaps(life, start, start + MINUTE))
+
+
+def _row(state: Candles, m: Minute, revision: i64) -> Candle:
+    marks: i64 = flags.BACKFILL if m.backfilled else 0
+    if not m.backfilled and _is_partial(state, m.start):
+        marks = flags.PARTIAL
+    return Candle(
+        state.symbol, state.source, m.start, revision,
+        m.bid_open, m.bid_high, m.bid_low, m.bid_close,
+        m.ask_open, m.ask_high, m.ask_low, m.ask_close,
+        m.mid_open, m.mid_high, m.mid_low, m.mid_close,
+        m.open, m.high, m.low, m.close, m.volume, m.ticks, m.trades, marks,
+    )  # fmt: skip
+
+
+_KEYS: Final = ("quote_first", "quote_last", "trade_first", "trade_last")
+
+
+def dump(state: Candles) -> list[Any]:
+    """State as plain data."""
+    minutes = [_minute_dump(minute) for minute in state.minutes]
+    return [minutes, state.watermark, state.first, state.pending_end, state.provisional_at]
+
+
+def _minute_dump(m: Minute) -> list[Any]:
+    return [
+        *(m.start, m.revision, m.changed, m.backfilled, m.ticks, m.trades, m.volume),
+        *(m.bid_open, m.bid_high, m.bid_low, m.bid_close, m.ask_open, m.ask_high, m.ask_low, m.ask_close),
+        *(m.mid_open, m.mid_high, m.mid_low, m.mid_close, m.open, m.high, m.low, m.close),
+        *(m.quote_first, m.quote_last, m.trade_first, m.trade_last),
+    ]
+
+
+def load(state: Candles, data: list[Any]) -> None:
+    """Take over what dump() gave."""
+    for each in data[0]:
+        m = Minute(each[0])
+        m.revision, m.changed, m.backfilled, m.ticks, m.trades, m.volume = each[1:7]
+        m.bid_open, m.bid_high, m.bid_low, m.bid_close = each[7:11]
+        m.ask_open, m.ask_high, m.ask_low, m.ask_close = each[11:15]
+        m.mid_open, m.mid_high, m.mid_low, m.mid_close = each[15:19]
+        m.open, m.high, m.low, m.close = each[19:23]
+        for name, key in zip(_KEYS, each[23:], strict=True):
+            setattr(m, name, tuple(key))
+        state.minutes.append(m)
+    state.watermark, state.first, state.pending_end, state.provisional_at = data[1:]

@@ -1,0 +1,552 @@
+"""The way of a tick through the stages: the only place that knows their order.
+
+    time -> dedup -> validity -> spike -> liveness -> best price -> candle
+
+A ``Symbol`` is everything that is kept of one symbol, changed by one record at a time; its outputs go to
+a list. It knows no clock: time comes with the records, and what silence means is decided by deadlines that fire
+at their own times when a later record or clock record passes them (docs/stages.md).
+"""
+
+from typing import Any, Final
+
+from mypy_extensions import i64
+
+from schemas import flags
+from schemas.instrument import Instrument
+from schemas.record import Best, Candle, Gap, Link, Quote, Rejected, Status, Trade
+from topology.stages import best_price, calendar, candle, dedup, liveness, spike, validity
+from topology.stages.best_price import BestPrice, Leg
+from topology.stages.candle import Candles
+from topology.stages.dedup import Dedup
+from topology.stages.liveness import NEVER, Liveness
+from topology.stages.spike import Held, Spike
+from topology.stages.validity import Bounds, Refusal
+
+SKEW_NS: Final = 2_000_000_000  # how far a time may run ahead before it is a broken clock
+REPORT_NS: Final = 10_000_000_000
+MAX_SOURCES: Final = 64  # of one symbol: its state must stay bounded
+VERSION: Final = 1  # of the dumped state
+
+
+class Feed:
+    """One source of a symbol: a part for each stage, and the count of every tick."""
+
+    def __init__(self, instrument: Instrument, name: str) -> None:
+        source = instrument.source(name)
+        rules = instrument.rules
+        self.name = name
+        self.contiguous = source.contiguous
+        self.calendar = source.calendar or instrument.calendar
+        self.dedup = Dedup()
+        self.spike = Spike(rules)
+        self.life = Liveness(instrument.symbol, name, rules)
+        self.leg = Leg(name, source.priority, source.weight)
+        self.candles = Candles(instrument.symbol, name, rules, self.life)
+        self.open = True
+        self.session_at: i64 = NEVER  # when the session next opens or closes
+        self.good: i64 = 0  # the last good mid
+        self.event: i64 = 0  # of the newest tick
+        self.recv: i64 = 0
+        self.latency: i64 = 0
+        self.spread: i64 = 0
+        self.arrived: i64 = 0
+        self.accepted: i64 = 0
+        self.rejected: dict[str, int] = {}
+        self.unused: i64 = 0  # fetched candles that were not needed
+        self.report_at: i64 = NEVER
+        self.reported: i64 = -1  # the status last written
+
+    def deadline(self) -> i64:
+        """When time alone next changes something here."""
+        held: i64 = self.spike.deadline if self.spike.deadline > 0 else NEVER
+        first: i64 = min(self.session_at, self.life.deadline)
+        second: i64 = min(self.candles.deadline(), self.report_at)
+        return min(held, min(first, second))
+
+    def dump(self) -> list[Any]:
+        """State as plain data."""
+        counts = [self.good, self.event, self.recv, self.latency, self.spread, self.arrived, self.accepted]
+        parts = [
+            self.dedup.dump(),
+            self.spike.dump(),
+            self.life.dump(),
+            self.leg.dump(),
+            candle.dump(self.candles),
+        ]
+        return [self.name, counts, self.rejected, self.unused, self.report_at, self.reported, parts]
+
+    def load(self, data: list[Any]) -> None:
+        """Take over what dump() gave."""
+        self.good, self.event, self.recv, self.latency, self.spread, self.arrived, self.accepted = data[1]
+        self.rejected, self.unused, self.report_at, self.reported = data[2:6]
+        self.dedup.load(data[6][0])
+        self.spike.load(data[6][1])
+        self.life.load(data[6][2])
+        self.leg.load(data[6][3])
+        candle.load(self.candles, data[6][4])
+
+
+class Symbol:
+    """All sources of one symbol, their best price, and the time they live in."""
+
+    def __init__(self, instrument: Instrument, out: list[tuple[Any, int]]) -> None:
+        self.instrument = instrument
+        self.name = instrument.symbol
+        self.out = out  # (record, source offset), in order
+        self.bounds = Bounds(instrument)
+        self.feeds: list[Feed] = []  # by name
+        self.by_name: dict[str, Feed] = {}
+        self.best = BestPrice(instrument)
+        self.composite = Candles(instrument.symbol, "best", instrument.rules, None)
+        self.now: i64 = 0
+        self.due: i64 = NEVER  # no deadline is before this
+        self.offset: i64 = -1  # of the last record that changed anything here
+        self.stale_best = False  # an input of the best price has changed
+        self.trigger: i64 = 0  # its event time
+        self.quoted = ""  # the source whose new quote that is
+
+    def on_quote(self, tick: Quote, offset: i64, append: i64, clock: i64) -> str:
+        """Apply a quote; give a dead-letter reason or nothing."""
+        event: i64 = tick.ts_event
+        recv: i64 = tick.ts_recv
+        marks: i64 = tick.flags
+        late: i64 = append + SKEW_NS
+        if recv > late or event > recv + SKEW_NS or event <= 0:
+            recv, event, marks = clamp(recv, event, marks, append)
+        feed = self._begin(tick.source, recv, clock, offset)
+        if feed is None:
+            return flags.TOO_MANY_SOURCES
+        bid: i64 = tick.bid
+        ask: i64 = tick.ask
+        bid_size: i64 = tick.bid_size
+        ask_size: i64 = tick.ask_size
+        identity: object = tick.id or (event, bid, ask, bid_size, ask_size)
+        tick = _quote_with(tick, event, recv, marks)
+        if self._is_new(feed, tick, event, recv, marks, tick.seq, identity, offset):
+            refusal = validity.judge_quote(
+                self.bounds, self.now, event, bid, ask, bid_size, ask_size, feed.good
+            )
+            if refusal is not None:
+                self._refuse(feed, tick, refusal, offset)
+            else:
+                marks |= validity.quality(bid, ask)
+                tick = _quote_with(tick, event, recv, marks)
+                if marks & flags.NOT_CLEAN:
+                    self._accept(feed, tick, event, recv, offset)
+                    self._requote(feed, tick, event)
+                else:
+                    self._judge(feed, tick, (bid + ask) * 5, event, recv, offset)
+        self._end(feed, offset)
+        return ""
+
+    def on_trade(self, tick: Trade, offset: i64, append: i64, clock: i64) -> str:
+        """Apply a trade; give a dead-letter reason or nothing."""
+        recv, event, marks = clamp(tick.ts_recv, tick.ts_event, tick.flags, append)
+        feed = self._begin(tick.source, recv, clock, offset)
+        if feed is None:
+            return flags.TOO_MANY_SOURCES
+        identity: object = tick.id or (event, tick.price, tick.size)
+        tick = _trade_with(tick, event, recv, marks)
+        if self._is_new(feed, tick, event, recv, marks, tick.seq, identity, offset):
+            refusal = validity.judge_trade(self.bounds, self.now, event, tick.price, tick.size, feed.good)
+            if refusal is not None:
+                self._refuse(feed, tick, refusal, offset)
+            else:
+                x: i64 = tick.price
+                self._judge(feed, tick, x * 10, event, recv, offset)
+        self._end(feed, offset)
+        return ""
+
+    def on_link(self, link: Link, offset: i64, append: i64, clock: i64) -> str:
+        """Apply a heartbeat, connected or disconnected; give a dead-letter reason or nothing."""
+        recv, event, _ = clamp(link.ts_recv, link.ts_event, 0, append)
+        feed = self._begin(link.source, recv, clock, offset)
+        if feed is None:
+            return flags.TOO_MANY_SOURCES
+        before: i64 = feed.life.status
+        if link.event == "disconnected":
+            self._write(liveness.disconnect(feed.life, self.now), offset)
+        else:
+            if link.event == "heartbeat":
+                feed.life.heartbeats = True
+            liveness.sign_of_life(feed.life, self.now, event, recv)
+        if feed.life.status != before:
+            self._changed(event)
+        self._end(feed, offset)
+        return ""
+
+    def on_candle(self, fetched: Candle, offset: i64, clock: i64) -> str:
+        """Apply a candle that backfill or repair has fetched; give a dead-letter reason or nothing."""
+        if fetched.source == self.composite.source:
+            return flags.UNEXPECTED_RECORD
+        feed = self._begin(fetched.source, self.now, clock, offset)
+        if feed is None:
+            return flags.TOO_MANY_SOURCES
+        row = candle.replace(feed.candles, self.now, fetched)
+        if row is None:
+            feed.unused += 1
+        self._write(row, offset)
+        self._end(feed, offset)
+        return ""
+
+    def advance(self, now: i64, offset: i64) -> None:
+        """Let time pass: every deadline at or before ``now`` fires, at its own time."""
+        while self.due <= now:
+            due = self._earliest()
+            self.due = due
+            if due > now:
+                break
+            self.now = max(self.now, due)
+            self._fire(self.now, offset)
+            self.offset = offset
+        if now > self.now:
+            self.now = now
+
+    # Beginning and end of a record.
+
+    def _begin(self, name: str, recv: i64, clock: i64, offset: i64) -> Feed | None:
+        now: i64 = max(recv, clock)
+        self.advance(now, offset)
+        self.offset = offset
+        feed = self.by_name.get(name)
+        if feed is None and len(self.feeds) < MAX_SOURCES:
+            feed = self._add_feed(name)
+            feed.candles.first = recv
+            feed.life.since = self.now
+            if not feed.open:
+                feed.life.status = liveness.CLOSED
+        return feed
+
+    def _add_feed(self, name: str) -> Feed:
+        feed = Feed(self.instrument, name)
+        feed.open, feed.session_at = calendar.session(feed.calendar, self.now)
+        self.by_name[name] = feed
+        self.feeds.append(feed)
+        self.feeds.sort(key=_name)
+        return feed
+
+    def _end(self, feed: Feed, offset: i64) -> None:
+        if self.stale_best:
+            self._choose(self.now, offset)
+        if feed.life.status != feed.reported:
+            self._report(feed, offset)
+        due = min(feed.deadline(), self.composite.deadline())
+        if due < self.due:
+            self.due = due
+
+    # Dedup, validity, spike.
+
+    def _is_new(
+        self, feed: Feed, tick: Quote | Trade, event: i64, recv: i64, marks: i64, seq: i64,
+        identity: object, offset: i64,
+    ) -> bool:  # fmt: skip
+        state = feed.dedup
+        newest: i64 = state.newest
+        feed.arrived += 1
+        if event > feed.event:
+            feed.event = event
+        feed.recv = recv
+        if feed.report_at == NEVER:
+            feed.report_at = (self.now // REPORT_NS + 1) * REPORT_NS
+        if marks & flags.SNAPSHOT and event <= newest:
+            self._reject(feed, tick, Refusal(flags.OLD_SNAPSHOT, event, newest, 0), offset)
+            return False
+        if dedup.repeats(state, event, identity):
+            self._reject(feed, tick, Refusal(flags.DUPLICATE, event, newest, dedup.WINDOW), offset)
+            return False
+        if feed.contiguous and dedup.hole(state, seq):
+            self._write(liveness.skip(feed.life, newest, event), offset)
+        if event > newest:
+            state.newest = event
+        if spike.must_reseed(feed.spike, recv):
+            self._refute(feed, flags.SPIKE)
+            spike.seed(feed.spike)
+            feed.good = 0
+        return True
+
+    def _refuse(self, feed: Feed, tick: Quote | Trade, refusal: Refusal, offset: i64) -> None:
+        self._reject(feed, tick, refusal, offset)
+        if refusal.reason != flags.LATE:
+            self._suspect(feed)
+
+    def _suspect(self, feed: Feed) -> None:
+        if not feed.leg.suspect:
+            feed.leg.suspect = True
+            self._changed(feed.event)
+
+    def _reject(self, feed: Feed, tick: Quote | Trade, refusal: Refusal, offset: i64) -> None:
+        feed.rejected[refusal.reason] = feed.rejected.get(refusal.reason, 0) + 1
+        record = Rejected(tick, refusal.reason, refusal.observed, refusal.reference, refusal.limit)
+        self.out.append((record, offset))
+
+    def _refute(self, feed: Feed, reason: str) -> None:
+        for held in spike.take_held(feed.spike):
+            self._reject(feed, held.tick, Refusal(reason, held.x, held.median, held.band), held.offset)
+
+    def _judge(self, feed: Feed, tick: Quote | Trade, x: i64, event: i64, recv: i64, offset: i64) -> None:
+        state = feed.spike
+        if not state.held and spike.inside(state, x):
+            self._accept_clean(feed, tick, x, event, recv, offset)
+            return
+        if spike.is_third_level(state, x):
+            self._refute(feed, flags.SPIKE)
+        near = spike.band(state)
+        agreeing = self._waiting_at(feed, x, near)
+        agreed = len(agreeing) > 0 or self._is_traded(feed, x, near)
+        decision = spike.judge(state, x, agreed)
+        if decision == spike.RETURNED:
+            self._refute(feed, flags.SPIKE)
+            self._accept_clean(feed, tick, x, event, recv, offset)
+        elif decision == spike.HOLD:
+            spike.hold(state, tick, x, recv, offset)
+            liveness.sign_of_life(feed.life, self.now, event, recv)
+            self._suspect(feed)
+        else:
+            at_once = agreed and not state.held  # never held: no flag
+            self._release(feed)
+            if not at_once:
+                tick = _released(tick)
+            self._accept_clean(feed, tick, x, event, recv, offset)
+            for other in agreeing:
+                self._release(other)
+
+    def _waiting_at(self, feed: Feed, x: i64, near: i64) -> list[Feed]:
+        """Other live sources that hold suspects at the same level."""
+        found: list[Feed] = []
+        for other in self.feeds:
+            held = other.spike.held
+            if (
+                other is not feed
+                and held
+                and other.life.status == liveness.LIVE
+                and validity.apart(held[0].x, x) <= near
+            ):
+                found.append(other)
+        return found
+
+    def _is_traded(self, feed: Feed, x: i64, near: i64) -> bool:
+        """Whether another live source trades at this level already."""
+        for other in self.feeds:
+            if other is not feed and other.spike.last > 0 and other.life.status == liveness.LIVE:
+                distance = validity.apart(other.spike.last, x)
+                if distance <= near:
+                    return True
+        return False
+
+    def _release(self, feed: Feed) -> None:
+        """A real jump: the past is forgotten and the held ticks are accepted in order."""
+        held = spike.take_held(feed.spike)
+        spike.seed(feed.spike)
+        for each in held:
+            tick = _released(each.tick)
+            self._accept_clean(feed, tick, each.x, tick.ts_event, tick.ts_recv, each.offset)
+
+    # Acceptance: liveness, candle, and what the best price needs.
+
+    def _accept_clean(self, feed: Feed, tick: Any, x: i64, event: i64, recv: i64, offset: i64) -> None:
+        self._accept(feed, tick, event, recv, offset)
+        feed.good = x
+        if type(tick) is Trade:
+            spike.accept(feed.spike, x, -1, recv)
+            if feed.open:
+                rows = candle.add_trade(
+                    feed.candles, self.now, event, tick.seq, offset, tick.price, tick.size
+                )
+                self._write_all(rows, offset)
+            return
+        bid: i64 = tick.bid
+        ask: i64 = tick.ask
+        spike.accept(feed.spike, x, (ask - bid) * 10, recv)
+        feed.spread = ask - bid
+        if feed.open:
+            rows = candle.add_quote(feed.candles, self.now, event, tick.seq, offset, bid, ask, x)
+            if rows:
+                self._write_all(rows, offset)
+        self._requote(feed, tick, event)
+
+    def _accept(self, feed: Feed, tick: Quote | Trade, event: i64, recv: i64, offset: i64) -> None:
+        self.out.append((tick, offset))
+        feed.accepted += 1
+        latency: i64 = recv - event
+        feed.latency = feed.latency + (latency - feed.latency) // 16 if feed.accepted > 1 else latency
+        life = feed.life
+        before: i64 = life.status
+        liveness.pace(life, recv)
+        if liveness.sign_of_life(life, self.now, event, recv) and life.gap_cause:
+            self._write(liveness.close_gap(life, event), offset)
+        if life.status != before:
+            self._changed(event)
+        for other in self.feeds:
+            if other.life.status == liveness.QUIET and other is not feed:
+                liveness.peer_spoke(other.life, self.now)
+                if other.life.deadline < self.due:
+                    self.due = other.life.deadline
+
+    def _requote(self, feed: Feed, tick: Any, event: i64) -> None:
+        clean = not tick.flags & flags.NOT_CLEAN
+        if best_price.quote(feed.leg, event, tick.bid, tick.ask, tick.bid_size, tick.ask_size, clean):
+            self.quoted = feed.name if clean else ""
+        self._changed(event)
+
+    def _changed(self, event: i64) -> None:
+        self.stale_best = True
+        self.trigger = event
+
+    def _choose(self, now: i64, offset: i64) -> None:
+        legs: list[Leg] = []
+        for feed in self.feeds:
+            leg = feed.leg
+            if leg.clean and not leg.suspect and feed.life.status == liveness.LIVE:
+                legs.append(leg)
+        best = best_price.choose(self.best, legs, self.quoted, now, self.trigger)
+        self.stale_best = False
+        self.quoted = ""
+        if best is None:
+            return
+        self.out.append((best, offset))
+        if best.state not in ("no_source", "locked", "crossed"):
+            event: i64 = best.ts_event
+            rows = candle.add_quote(self.composite, now, event, 0, offset, best.bid, best.ask, best.consensus)
+            if rows:
+                self._write_all(rows, offset)
+
+    # Deadlines.
+
+    def _earliest(self) -> i64:
+        due = self.composite.deadline()
+        for feed in self.feeds:
+            own = feed.deadline()
+            if own < due:
+                due = own
+        return due
+
+    def _fire(self, now: i64, offset: i64) -> None:
+        for feed in self.feeds:
+            if feed.session_at <= now:
+                self._turn_session(feed, now, offset)
+        for feed in self.feeds:
+            if 0 < feed.spike.deadline <= now:
+                for held in spike.time_out(feed.spike):
+                    self._reject(
+                        feed,
+                        held.tick,
+                        Refusal(flags.SPIKE_TIMEOUT, held.x, held.median, held.band),
+                        held.offset,
+                    )
+        for feed in self.feeds:
+            if feed.life.deadline <= now:
+                self._write(liveness.silence(feed.life, now, self._newest_peer(feed)), offset)
+                self._changed(now)
+        for feed in self.feeds:
+            if feed.candles.deadline() <= now:
+                self._write_all(candle.on_time(feed.candles, now), offset)
+        if self.stale_best:
+            self._choose(now, offset)
+        if self.composite.deadline() <= now:
+            self._write_all(candle.on_time(self.composite, now), offset)
+        for feed in self.feeds:
+            if feed.report_at <= now or feed.life.status != feed.reported:
+                self._report(feed, offset)
+
+    def _turn_session(self, feed: Feed, now: i64, offset: i64) -> None:
+        feed.open, feed.session_at = calendar.session(feed.calendar, now)
+        if feed.open:
+            self._write(liveness.open_session(feed.life, now), offset)
+        else:
+            feed.spike.reseed = True
+            self._write(liveness.close_session(feed.life, now), offset)
+        self._changed(now)
+
+    def _newest_peer(self, feed: Feed) -> i64:
+        newest: i64 = 0
+        for other in self.feeds:
+            if other is not feed and other.life.ticked > newest:
+                newest = other.life.ticked
+        return newest
+
+    # Outputs.
+
+    def _write(self, record: Gap | Candle | None, offset: i64) -> None:
+        if record is not None:
+            self.out.append((record, offset))
+
+    def _write_all(self, records: list[Candle], offset: i64) -> None:
+        for record in records:
+            self.out.append((record, offset))
+
+    def _report(self, feed: Feed, offset: i64) -> None:
+        self.out.append((status(self.name, feed), offset))
+        feed.reported = feed.life.status
+        feed.report_at = NEVER
+
+    # State.
+
+    def dump(self) -> list[Any]:
+        """The whole state as plain data, with its version and the last applied offset."""
+        feeds = [feed.dump() for feed in self.feeds]
+        return [VERSION, self.offset, self.now, self.best.dump(), candle.dump(self.composite), feeds]
+
+    def load(self, data: list[Any]) -> None:
+        """Take over what dump() gave."""
+        if data[0] != VERSION:
+            raise ValueError(f"state of {self.name} has version {data[0]}, this code reads {VERSION}")
+        self.offset, self.now = data[1:3]
+        self.best.load(data[3])
+        candle.load(self.composite, data[4])
+        for each in data[5]:
+            self._add_feed(each[0]).load(each)
+        self.due = self._earliest()
+
+
+def _name(feed: Feed) -> str:
+    return feed.name
+
+
+def status(symbol: str, feed: Feed) -> Status:
+    """The scoreboard of one source as it is now."""
+    life = feed.life
+    name = liveness.NAMES[life.status]
+    return Status(
+        symbol, feed.name, name, life.since, feed.event, feed.recv, feed.latency, life.interval, feed.spread,
+        feed.arrived, feed.accepted, len(feed.spike.held), life.opened, dict(feed.rejected),
+    )  # fmt: skip
+
+
+def clamp(recv: i64, event: i64, marks: i64, append: i64) -> tuple[i64, i64, i64]:
+    """Bound times that ran ahead: recv by the broker's append time, event by recv. All in ns."""
+    if recv > append + SKEW_NS:
+        recv = append
+        marks |= flags.BAD_CLOCK
+    if event <= 0:
+        event = recv
+        marks |= flags.NO_EVENT_TIME
+    if event > recv + SKEW_NS:
+        event = recv
+        marks |= flags.BAD_CLOCK
+    return recv, event, marks
+
+
+def _quote_with(tick: Quote, event: i64, recv: i64, marks: i64) -> Quote:
+    if tick.flags == marks and tick.ts_event == event and tick.ts_recv == recv:
+        return tick
+    return Quote(
+        tick.symbol, tick.source, event, recv, tick.bid, tick.ask, tick.bid_size, tick.ask_size,
+        tick.id, tick.seq, marks,
+    )  # fmt: skip
+
+
+def _trade_with(tick: Trade, event: i64, recv: i64, marks: i64) -> Trade:
+    if tick.flags == marks and tick.ts_event == event and tick.ts_recv == recv:
+        return tick
+    return Trade(
+        tick.symbol, tick.source, event, recv, tick.price, tick.size, tick.id, tick.seq, marks
+    )  # fmt: skip
+
+
+def _released(tick: Quote | Trade) -> Quote | Trade:
+    if isinstance(tick, Quote):
+        return _quote_with(tick, tick.ts_event, tick.ts_recv, tick.flags | flags.RELEASED)
+    return _trade_with(tick, tick.ts_event, tick.ts_recv, tick.flags | flags.RELEASED)
+
+
+__all__ = ["Best", "Feed", "Held", "Symbol", "clamp", "status"]

@@ -1,0 +1,242 @@
+"""Hold a price that jumps away from its own recent past until something confirms or refutes it.
+
+A tick is judged against the trailing median of its source's last 50 accepted mids, never against mean and
+standard deviation: a spike inflates those. Outside the band it is held, not dropped:
+
+    mid  ----.--.---.--------------.--.---      the next tick returns: the held one was a SPIKE
+                       x held
+
+    mid  ----.--.---.                           three more agree (or another live source is there
+                       x  x  x  x .  .  .       already): a real jump, all are RELEASED in order
+
+Bands: BNHLS 2009 (10 MAD of 50), Brownlees & Gallo 2006 (a floor in price units for quiet markets); the
+hold-and-confirm rule is that of MetaTrader-type servers. Exact rules: docs/stages.md.
+"""
+
+from typing import Any, Final
+
+from mypy_extensions import i64
+
+from schemas.instrument import Rules
+from schemas.record import Quote, Trade
+from topology.stages.validity import apart
+
+WINDOW: Final = 50
+ENOUGH: Final = 5  # below this many nothing is judged
+CONFIRM: Final = 4  # the first held and three that agree
+RESEED_NS: Final = 600_000_000_000
+
+ACCEPT: Final = 0
+HOLD: Final = 1
+RETURNED: Final = 2  # the held ones were spikes; accept this one
+CONFIRMED: Final = 3  # accept the held ones and this one
+
+
+class Held:
+    """A suspect, with the numbers that made it one and its own source offset."""
+
+    def __init__(self, tick: Quote | Trade, x: i64, median: i64, band: i64, offset: i64) -> None:
+        self.tick = tick
+        self.x: i64 = x
+        self.median: i64 = median
+        self.band: i64 = band
+        self.offset: i64 = offset
+
+
+class Window:
+    """The last 50 numbers, in order of arrival and sorted."""
+
+    def __init__(self) -> None:
+        self.ring: list[int] = []
+        self.at: i64 = 0
+        self.ordered: list[int] = []
+
+    def add(self, value: i64) -> None:
+        """Take a number in; the oldest leaves."""
+        if len(self.ring) < WINDOW:
+            self.ring.append(value)
+        else:
+            self.ordered.pop(position(self.ordered, self.ring[self.at]))
+            self.ring[self.at] = value
+            self.at = self.at + 1 if self.at < WINDOW - 1 else 0
+        self.ordered.insert(position(self.ordered, value), value)
+
+    def median(self) -> i64:
+        """The middle number; 0 where there is none."""
+        n: i64 = len(self.ordered)
+        return self.ordered[n // 2] if n else 0
+
+    def clear(self) -> None:
+        """Forget all."""
+        self.ring = []
+        self.ordered = []
+        self.at = 0
+
+    def dump(self) -> list[int]:
+        """The numbers in order of arrival."""
+        return self.ring[self.at :] + self.ring[: self.at]
+
+    def load(self, ring: list[int]) -> None:
+        """Take over what dump() gave."""
+        self.ring = ring
+        self.at = 0
+        self.ordered = sorted(ring)
+
+
+class Spike:
+    """What is remembered of one source: mids, spreads, and the suspects being held."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.mads: i64 = rules.spike_mad
+        self.floor: i64 = rules.spike_ticks * 10
+        self.spreads: i64 = rules.spike_spreads
+        self.hold_ns: i64 = rules.hold_ns
+        self.mids = Window()
+        self.widths = Window()
+        self.held: list[Held] = []
+        self.deadline: i64 = 0  # when the held ones time out; 0: nothing is held
+        self.level: i64 = 0  # of suspects that timed out; 0: none
+        self.agreed: i64 = 0  # how many of those there were
+        self.last: i64 = 0  # newest accepted x; 0: none since the window was seeded
+        self.last_recv: i64 = 0
+        self.reseed = False  # the session has closed since
+
+    def dump(self) -> list[Any]:
+        """State as plain data."""
+        held = [[_fields(h.tick), h.x, h.median, h.band, h.offset] for h in self.held]
+        scalars = [self.deadline, self.level, self.agreed, self.last, self.last_recv, self.reseed]
+        return [self.mids.dump(), self.widths.dump(), held, scalars]
+
+    def load(self, data: list[Any]) -> None:
+        """Take over what dump() gave."""
+        self.mids.load(data[0])
+        self.widths.load(data[1])
+        self.held = [Held(_tick(each[0]), each[1], each[2], each[3], each[4]) for each in data[2]]
+        self.deadline, self.level, self.agreed, self.last, self.last_recv, self.reseed = data[3]
+
+
+def _fields(tick: Quote | Trade) -> list[Any]:
+    return [isinstance(tick, Quote), *[getattr(tick, name) for name in tick.__struct_fields__]]
+
+
+def _tick(fields: list[Any]) -> Quote | Trade:
+    return Quote(*fields[1:]) if fields[0] else Trade(*fields[1:])
+
+
+def position(ordered: list[int], value: i64) -> i64:
+    """Where ``value`` stands, or would stand, in a sorted list."""
+    low: i64 = 0
+    high: i64 = len(ordered)
+    while low < high:
+        middle = (low + high) // 2
+        here: i64 = ordered[middle]
+        if here < value:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def band(state: Spike) -> i64:
+    """How far from the median a mid may be, in mid units."""
+    widest = max(state.floor, state.spreads * state.widths.median())
+    return max(widest, state.mads * _mad(state.mids))
+
+
+def _mad(window: Window) -> i64:
+    """The median absolute deviation: a walk outwards from the median, nearest first."""
+    ordered = window.ordered
+    n: i64 = len(ordered)
+    right: i64 = n // 2
+    left: i64 = right - 1
+    median: i64 = ordered[right]
+    deviation: i64 = 0
+    taken: i64 = 0
+    while taken <= n // 2:
+        above: i64 = ordered[right] - median if right < n else -1
+        below: i64 = median - ordered[left] if left >= 0 else -1
+        if below < 0 or 0 <= above <= below:
+            deviation = above
+            right += 1
+        else:
+            deviation = below
+            left -= 1
+        taken += 1
+    return deviation
+
+
+def inside(state: Spike, x: i64) -> bool:
+    """Whether a mid is near its source's recent past. Most ticks are settled by the floor alone."""
+    if len(state.mids.ring) < ENOUGH:
+        return True
+    distance: i64 = apart(x, state.mids.median())
+    return distance <= state.floor or distance <= band(state)
+
+
+def must_reseed(state: Spike, recv: i64) -> bool:
+    """Whether the past no longer says anything about now."""
+    return bool(state.mids.ring or state.held) and (state.reseed or recv - state.last_recv > RESEED_NS)
+
+
+def is_third_level(state: Spike, x: i64) -> bool:
+    """Whether a tick agrees neither with the past nor with those held."""
+    return bool(state.held) and not inside(state, x) and apart(x, state.held[0].x) > band(state)
+
+
+def judge(state: Spike, x: i64, agreed: bool) -> int:
+    """Decide on a tick that is outside its band, or comes while others are held at its level.
+
+    ``agreed``: another live source is at this level (docs/stages.md). The caller carries it out.
+    """
+    if state.held and inside(state, x):
+        return RETURNED
+    limit = band(state)
+    first: i64 = state.held[0].x if state.held else x
+    before: i64 = state.agreed if state.level and apart(first, state.level) <= limit else 0
+    return CONFIRMED if agreed or before + len(state.held) + 1 >= CONFIRM else HOLD
+
+
+def hold(state: Spike, tick: Quote | Trade, x: i64, recv: i64, offset: i64) -> None:
+    """Hold a suspect."""
+    if not state.held:
+        state.deadline = recv + state.hold_ns
+    state.held.append(Held(tick, x, state.mids.median(), band(state), offset))
+
+
+def accept(state: Spike, x: i64, width: i64, recv: i64) -> None:
+    """Take a mid into the window (and a spread, where width >= 0)."""
+    state.mids.add(x)
+    if width >= 0:
+        state.widths.add(width)
+    state.last = x
+    if recv > state.last_recv:
+        state.last_recv = recv
+    state.level = 0
+    state.agreed = 0
+
+
+def take_held(state: Spike) -> list[Held]:
+    """Empty the hold."""
+    held = state.held
+    state.held = []
+    state.deadline = 0
+    return held
+
+
+def time_out(state: Spike) -> list[Held]:
+    """Give up the held ones, but remember their level: a slow lone source is believed in the end."""
+    held = take_held(state)
+    same = state.level != 0 and apart(held[0].x, state.level) <= held[0].band
+    state.agreed = (state.agreed if same else 0) + len(held)
+    state.level = held[0].x
+    return held
+
+
+def seed(state: Spike) -> None:
+    """Forget the past."""
+    state.mids.clear()
+    state.widths.clear()
+    state.level = 0
+    state.agreed = 0
+    state.last = 0
+    state.reseed = False
