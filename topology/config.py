@@ -156,7 +156,7 @@ def _from_file(named: str) -> dict[str, Any]:
 
 
 def _meant(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.8)
     return f"; did you mean {close[0]}?" if close else f"; those are {', '.join(known)}"
 
 
