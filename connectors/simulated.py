@@ -29,7 +29,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -54,9 +54,7 @@ OUTAGES = {
     "quiet": (7 * SECOND, SECOND),
 }
 HOST_PAUSE_NS = 3 * SECOND  # after a quote whose receive time is wrong: it counts as of Kafka's append time
-TTL_NS = (
-    5 * SECOND
-)  # Rules.ttl_ns; the brokers tick too fast for the ttl that follows their pace to be longer
+TTL_NS = 5 * SECOND  # Rules.ttl_ns; the brokers tick too fast for the ttl that follows their pace to be longer
 CLOCK_LIMIT_NS = 2 * SECOND  # a time further ahead than this is clamped
 
 
@@ -129,6 +127,29 @@ MARKETS = (
     Market("BTCUSDT", "crypto", 2, 9_724_150, 480, 50_000_000, 120, trades=0.25),
     Market("ETHUSDT", "crypto", 2, 341_280, 40, 400_000_000, 100, trades=0.25),
 )
+
+
+def instruments(classes: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Describe the markets as an instruments file does; they never close, so that any day will do.
+
+    classes: those of schemas/instruments.yaml, whose rules are kept.
+    """
+    sources = {
+        broker.name: {"priority": number, "contiguous": broker.contiguous} for number, broker in enumerate(BROKERS, 1)
+    }
+    return {
+        "classes": {name: {**fields, "calendar": "always"} for name, fields in classes.items()},
+        "instruments": {
+            market.symbol: {
+                "class": market.asset_class,
+                "price_scale": market.price_scale,
+                "sources": sources,
+            }
+            for market in MARKETS
+        },
+    }
+
+
 #: Share of a source's ticks with a fault that needs no script: some 8 a second over all sources.
 CHANCES = (
     (Label.DUPLICATE, 0.004),
@@ -420,9 +441,7 @@ class Feed:
         if self._outage is not None:
             restless |= {p.market.symbol for p in self._prices if p.jumped_ns > self._outage.began_ns}
         return [
-            pair
-            for pair in self._pairs
-            if pair.settled and pair.symbol not in restless and pair not in self._reserved
+            pair for pair in self._pairs if pair.settled and pair.symbol not in restless and pair not in self._reserved
         ]
 
     def _disturb_price(self) -> None:

@@ -29,7 +29,7 @@ REFUSED: dict[Label, str] = {
 
 
 @dataclass
-class _Minute:
+class Minute:
     """One minute of one source, folded tick by tick; first and last are by (event, seq, arrival)."""
 
     first: dict[str, tuple[tuple[int, int, int], int]] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class Expected:
         self._noted = 0
         self._gaps: list[Gap] = []
         self._sources: defaultdict[tuple[str, str], _Source] = defaultdict(_Source)
-        self._minutes: defaultdict[tuple[str, str, int], _Minute] = defaultdict(_Minute)
+        self._minutes: defaultdict[tuple[str, str, int], Minute] = defaultdict(Minute)
 
     def note(self, event: Event) -> None:
         """Take one event; in the order in which they are sent."""
@@ -109,9 +109,7 @@ class Expected:
     def candles(self) -> dict[tuple[str, str, int], Candle]:
         """Every minute by (symbol, source, start), as it stands now: final (revision 0) or not yet (-1)."""
         return {
-            (symbol, source, start): minute.candle(
-                symbol, source, start, final=self._is_final(symbol, source, start)
-            )
+            (symbol, source, start): minute.candle(symbol, source, start, final=self._is_final(symbol, source, start))
             for (symbol, source, start), minute in self._minutes.items()
         }
 

@@ -1,0 +1,158 @@
+"""The demo without servers: the pipeline under the test driver, held against what the feed injected."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import pytest
+import yaml
+
+from connectors import simulated
+from connectors.simulated import SECOND, Feed, Label
+from schemas import flags, instrument, topics
+from schemas.record import Best, Gap, Quote, Rejected
+from topology.demo_expected import Expected
+from topology.demo_report import Row, Stored, compare
+from topology.demo_seen import Latency, Seen
+from topology.driver import TopologyDriver
+
+START = 1_790_000_000 * SECOND + 123_456_789
+
+
+@dataclass
+class Played:
+    """A feed that was piped through the topology: what was sent, and what was read."""
+
+    expected: Expected
+    seen: Seen
+
+    @property
+    def stored(self) -> Stored:
+        """What a sink without defects would have stored."""
+        return Stored(ticks=dict(self.seen.accepted), candles=self.seen.candles, gaps=self.seen.gaps)
+
+    def rows(self, stored: Stored | None = None) -> dict[str, Row]:
+        return {row.injected: row for row in compare(self.expected, self.seen, stored or self.stored)}
+
+
+def play(feed: Feed, directory: Path, stop_after: int = 0) -> Played:
+    path = directory / "instruments.yaml"
+    classes = yaml.safe_load(instrument.DEFAULT.read_text())["classes"]
+    path.write_text(yaml.safe_dump(simulated.instruments(classes)))
+    driver = TopologyDriver(instrument.load(path))
+    played = Played(Expected(), Seen())
+    for number, event in enumerate(feed):
+        if number == stop_after > 0:
+            feed.finish()
+        played.expected.note(event)
+        driver.pipe(event.record, append=event.due_ns)
+    for topic in topics.TOPICS:
+        for output in driver.read(topic):
+            played.seen.take(output.record, output.record.ts_recv if topic is topics.BEST else START)
+    return played
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
+    return play(Feed(1, START, START + 90 * SECOND), tmp_path_factory.mktemp("demo"))
+
+
+def test_the_pipeline_reports_exactly_what_was_injected(played: Played) -> None:
+    assert [(row.injected, row.differences) for row in played.rows().values() if not row.ok] == []
+
+
+def test_every_kind_of_fault_occurs_in_90_seconds(played: Played) -> None:
+    never = {"nothing else", "unreadable records"}
+    counts = {what: row.expected for what, row in played.rows().items()}
+    assert {what for what, count in counts.items() if not count} == never
+    assert counts["broker silent, but connected"] == 18  # three brokers, six symbols each
+    assert played.expected.total(Label.HEARTBEAT) == 0  # a link is not counted among the ticks
+
+
+@pytest.mark.parametrize("seed", range(2, 6))
+def test_the_outcome_is_certain_for_any_seed_minute_and_moment_of_ctrl_c(tmp_path: Path, seed: int) -> None:
+    feed = Feed(seed, START + seed * 13 * SECOND)
+    rows = play(feed, tmp_path, stop_after=seed * 4_321).rows()
+    assert [(what, row.differences) for what, row in rows.items() if not row.ok] == []
+
+
+def test_a_refusal_that_is_not_reported_is_a_difference(played: Played) -> None:
+    seen = Seen()
+    seen.refused = Counter({k: n for k, n in played.seen.refused.items() if k[0] != flags.SPIKE})
+    row = Played(played.expected, seen).rows()["single-tick spikes"]
+    assert not row.ok
+    assert (row.expected, row.reported) == (played.expected.total(Label.SPIKE), 0)
+
+
+def test_the_right_total_in_the_wrong_source_is_a_difference(played: Played) -> None:
+    stored = played.stored
+    stored.ticks["EURUSD", "alfa"] += 1
+    stored.ticks["EURUSD", "bravo"] -= 1
+    row = played.rows(stored)["accepted ticks"]
+    assert row.expected == row.reported
+    assert [difference.split(":")[0] for difference in row.differences] == ["EURUSD alfa", "EURUSD bravo"]
+
+
+def test_a_candle_that_is_missing_wrong_or_not_final_is_a_difference(played: Played) -> None:
+    wrong, early, missing = sorted(k for k, c in played.expected.candles().items() if c.revision == 0)[:3]
+    candles = dict(played.seen.candles)
+    candles[wrong] = msgspec.structs.replace(candles[wrong], mid_high=candles[wrong].mid_high + 1)
+    candles[early] = msgspec.structs.replace(candles[early], revision=-1)
+    del candles[missing]
+    stored = msgspec.structs.replace(played.stored, candles=candles)
+    said = " ".join(played.rows(stored)["candles of the brokers"].differences)
+    assert all(word in said for word in ("mid_high", "not final", "missing"))
+    assert len(played.rows(stored)["candles of the brokers"].differences) == 3
+
+
+def test_a_gap_from_another_time_is_a_difference(played: Played) -> None:
+    gaps = {key: msgspec.structs.replace(gap, end=gap.end + 1) for key, gap in played.seen.gaps.items()}
+    stored = msgspec.structs.replace(played.stored, gaps=gaps)
+    assert len(played.rows(stored)["gaps"].differences) == len(gaps)
+
+
+def quote(at: int, **fields: object) -> Quote:
+    return Quote(**{"symbol": "EURUSD", "source": "alfa", "ts_event": at, "ts_recv": at, "bid": 1, "ask": 2, **fields})  # type: ignore[arg-type]
+
+
+def test_the_same_of_several_symbols_is_told_in_one_line() -> None:
+    seen = Seen()
+    for symbol in ("EURUSD", "GBPUSD"):
+        seen.take(Gap(symbol, "bravo", START, 0, "stale", "open"), START)
+    [happening] = seen.happenings
+    assert happening.symbols == ["EURUSD", "GBPUSD"]
+    assert "silent" in happening.what
+    assert len(seen.open_gaps()) == 2
+
+
+def test_the_rate_forgets_what_is_older_than_five_seconds() -> None:
+    seen = Seen()
+    for second in range(10):
+        seen.take(quote(START), START + second * SECOND)
+    assert seen.rate("EURUSD", START + 9 * SECOND) == 6 / 5
+    assert seen.rate("EURUSD", START + 30 * SECOND) == 0
+
+
+def test_a_late_tick_and_a_refused_spike_are_told_and_a_duplicate_is_not() -> None:
+    seen = Seen()
+    for reason in (flags.LATE, flags.SPIKE, flags.DUPLICATE):
+        seen.take(Rejected(quote(START), reason, 0, 0, 0), START)
+    assert len(seen.happenings) == 2
+    assert seen.total_refused() == 3
+
+
+def test_latency_is_of_best_prices_that_a_tick_made() -> None:
+    seen = Seen()
+    best = Best("EURUSD", START - 1, START, "normal", 1, 0, "alfa", 2, 0, "alfa", 15, 1)
+    seen.take(best, START + 3_000_000)
+    seen.take(msgspec.structs.replace(best, ts_event=START), START + SECOND)  # time alone made it
+    assert seen.latency.percentile(0.99) == 3.0
+
+
+def test_percentiles_of_latency() -> None:
+    latency = Latency()
+    assert latency.percentile(0.5) is None
+    for ms in range(1, 101):
+        latency.add(ms * 1_000_000)
+    assert (latency.percentile(0.5), latency.percentile(0.99)) == (50.0, 99.0)

@@ -1,0 +1,154 @@
+"""The end of the demo: what the pipeline reported and stored, held against what the feed injected.
+
+Each row of the comparison is equal only if it is for every source of every symbol, or for every gap and
+every candle, one by one; the totals shown are for the reader.
+"""
+
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import msgspec
+
+from connectors.simulated import Label
+from schemas import flags
+from schemas.record import Candle, Gap
+from topology.demo_expected import REFUSED, Expected
+from topology.demo_seen import Seen
+
+#: Fields of a candle that say how it came about, not what it holds.
+ASIDE = ("flags", "revision")
+
+
+class Stored(msgspec.Struct):
+    """What the database holds of the run."""
+
+    ticks: dict[tuple[str, str], int] = {}  # rows by (symbol, source)
+    candles: dict[tuple[str, str, int], Candle] = {}
+    gaps: dict[tuple[str, str, int], Gap] = {}
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One line of the comparison."""
+
+    injected: str
+    outcome: str
+    expected: int
+    reported: int
+    differences: list[str] = []
+
+    @property
+    def ok(self) -> bool:
+        """Nothing differs."""
+        return not self.differences
+
+
+def compare(expected: Expected, seen: Seen, stored: Stored) -> list[Row]:
+    """Hold everything reported and stored against what must have come of the events sent."""
+    gaps = {(gap.symbol, gap.source, gap.start): gap for gap in expected.gaps()}
+    best = seen.best_candles()
+    return [
+        *_ticks(expected, seen),
+        *(
+            _things(what, f"gap found, cause {cause}", _caused(gaps, cause), _caused(seen.gaps, cause))
+            for what, cause in CAUSES.items()
+        ),
+        _things("candles of the brokers", "stored", expected.candles(), _candles(stored, best=False)),
+        _things("candles of the best price", "stored", best, _candles(stored, best=True)),
+        _things("gaps", "stored", gaps, stored.gaps),
+        _counts("accepted ticks", "stored", _accepted(expected), stored.ticks),
+        _counts("unreadable records", "dead letter", {}, {("any", "any"): seen.dead_letters}),
+    ]
+
+
+CAUSES = {
+    "broker silent, but connected": "stale",
+    "broker disconnected": "disconnect",
+    "sequence numbers left out": "sequence",
+}
+
+
+def _ticks(expected: Expected, seen: Seen) -> list[Row]:
+    def sent(*labels: Label) -> Counter[tuple[str, str]]:
+        return _by_source(expected.ticks, labels)
+
+    def refused(*reasons: str) -> Counter[tuple[str, str]]:
+        return _by_source(seen.refused, reasons)
+
+    def flagged(bit: int) -> Counter[tuple[str, str]]:
+        return _by_source(seen.flagged, (flags.NAMES[bit],))
+
+    others = {reason for reason, _, _ in seen.refused} - set(REFUSED.values())
+    held = refused(flags.SPIKE, flags.SPIKE_TIMEOUT) + flagged(flags.RELEASED)
+    return [
+        _counts("ticks", "accepted or refused", sent(*Label), seen.accepted + refused(*flags.REASONS)),
+        _counts("exact duplicates", "refused DUPLICATE", sent(Label.DUPLICATE), refused(flags.DUPLICATE)),
+        _counts("snapshot repeats", "refused OLD_SNAPSHOT", sent(Label.SNAPSHOT), refused(flags.OLD_SNAPSHOT)),
+        _counts("late by over 15 min", "refused LATE", sent(Label.LATE), refused(flags.LATE)),
+        _counts("spikes and first of jumps", "held as suspects", sent(Label.SPIKE, Label.JUMP), held),
+        _counts("single-tick spikes", "refused SPIKE", sent(Label.SPIKE), refused(flags.SPIKE)),
+        _counts("jumps of all brokers", "confirmed, RELEASED", sent(Label.JUMP), flagged(flags.RELEASED)),
+        _counts("a clock 1 h ahead", "flagged BAD_CLOCK", sent(Label.WRONG_CLOCK), flagged(flags.BAD_CLOCK)),
+        _counts("crossed quotes", "flagged CROSSED", sent(Label.CROSSED), flagged(flags.CROSSED)),
+        _counts("out of order", "put in order", sent(Label.OUT_OF_ORDER), seen.reordered),
+        _counts("nothing else", "refused otherwise", {}, refused(*others)),
+    ]
+
+
+def _by_source(counts: Mapping[tuple[Any, str, str], int], wanted: tuple[Any, ...]) -> Counter[tuple[str, str]]:
+    result: Counter[tuple[str, str]] = Counter()
+    for (what, symbol, source), count in counts.items():
+        if what in wanted:
+            result[symbol, source] += count
+    return result
+
+
+def _accepted(expected: Expected) -> Counter[tuple[str, str]]:
+    return _by_source(expected.ticks, tuple(label for label in Label if label not in REFUSED))
+
+
+def _caused(gaps: Mapping[tuple[str, str, int], Gap], cause: str) -> dict[tuple[str, str, int], Gap]:
+    return {key: gap for key, gap in gaps.items() if gap.cause == cause}
+
+
+def _candles(stored: Stored, *, best: bool) -> dict[tuple[str, str, int], Candle]:
+    return {key: candle for key, candle in stored.candles.items() if (key[1] == "best") is best}
+
+
+def _counts(
+    injected: str,
+    outcome: str,
+    expected: Mapping[tuple[str, str], int],
+    reported: Mapping[tuple[str, str], int],
+) -> Row:
+    differences = [
+        f"{' '.join(key)}: {expected.get(key, 0)} expected, {reported.get(key, 0)} reported"
+        for key in sorted({*expected, *reported})
+        if expected.get(key, 0) != reported.get(key, 0)
+    ]
+    return Row(injected, outcome, sum(expected.values()), sum(reported.values()), differences)
+
+
+def _things(injected: str, outcome: str, expected: Mapping[Any, Any], reported: Mapping[Any, Any]) -> Row:
+    """Compare records one by one."""
+    differences = []
+    for key in sorted({*expected, *reported}):
+        unlike = _unlike(expected.get(key), reported.get(key))
+        if unlike:
+            differences.append(f"{' '.join(map(str, key))}: {unlike}")
+    return Row(injected, outcome, len(expected), len(reported), differences)
+
+
+def _unlike(expected: Any, reported: Any) -> str:
+    if expected is None or reported is None:
+        return "not expected" if expected is None else "missing"
+    if isinstance(expected, Candle) and expected.revision == 0 and reported.revision < 0:
+        return "not final"
+    pairs = zip(expected.__struct_fields__, _values(expected), _values(reported), strict=True)
+    return ", ".join(
+        f"{name} {there} and not {here}" for name, here, there in pairs if here != there and name not in ASIDE
+    )
+
+
+def _values(record: Any) -> tuple[Hashable, ...]:
+    return msgspec.structs.astuple(record)

@@ -1,0 +1,166 @@
+"""What the pipeline reported in the demo: every output record read back, added up for the view and the summary.
+
+`Seen.take` gets each record that was consumed from an output topic. It makes its own candles of the best
+price from the published best prices, to hold against those that the pipeline wrote; nothing else is computed
+here, and nothing comes from the feed.
+"""
+
+from collections import Counter, defaultdict, deque
+from dataclasses import dataclass
+from typing import Any
+
+from schemas import flags
+from schemas.record import Best, Candle, Gap, Quote, Rejected, Status, Trade
+from topology.demo_expected import Minute
+
+SECOND = 1_000_000_000
+MINUTE = 60 * SECOND
+RATE_S = 5  # ticks/s are counted over this long
+HAPPENINGS = 50
+NO_PRICE = ("no_source", "locked", "crossed")  # states of best that make no candle
+
+#: Reasons that are worth a line when they happen; duplicates and snapshots are too many.
+TELLING = {
+    flags.SPIKE: "a spike of {} was held, then refused",
+    flags.SPIKE_TIMEOUT: "a suspect of {} was refused, as nothing confirmed it",
+    flags.LATE: "a late tick of {} was refused",
+}
+OPENED = {"stale": "{} is connected but silent: gap opened", "disconnect": "{} is disconnected: gap opened"}
+
+
+@dataclass
+class Happening:
+    """Something worth a line: the same of several symbols at about the same time is one."""
+
+    at_ns: int  # stream time
+    what: str
+    symbols: list[str]
+
+
+class Latency:
+    """Times from a tick's arrival to the best price it made, read back from Kafka; kept to 0.1 ms."""
+
+    def __init__(self) -> None:
+        self._tenths: Counter[int] = Counter()
+
+    def add(self, ns: int) -> None:
+        self._tenths[max(0, ns) // 100_000] += 1
+
+    def percentile(self, share: float) -> float | None:
+        """Milliseconds, or None where nothing was measured."""
+        left = share * self._tenths.total()
+        for tenth in sorted(self._tenths):
+            left -= self._tenths[tenth]
+            if left <= 0:
+                return tenth / 10
+        return None
+
+
+class Seen:
+    """Everything read from the output topics so far. Counts of ticks are by (what, symbol, source)."""
+
+    def __init__(self) -> None:
+        self.accepted: Counter[tuple[str, str]] = Counter()  # by (symbol, source)
+        self.refused: Counter[tuple[str, str, str]] = Counter()
+        self.flagged: Counter[tuple[str, str, str]] = Counter()
+        self.reordered: Counter[tuple[str, str]] = Counter()  # accepted though older than the one before
+        self.best: dict[str, Best] = {}
+        self.best_count = 0
+        self.best_minutes: defaultdict[tuple[str, int], Minute] = defaultdict(Minute)
+        self.candles: dict[tuple[str, str, int], Candle] = {}
+        self.gaps: dict[tuple[str, str, int], Gap] = {}
+        self.status: dict[tuple[str, str], Status] = {}
+        self.dead_letters = 0
+        self.latency = Latency()
+        self.happenings: deque[Happening] = deque(maxlen=HAPPENINGS)
+        self._newest: dict[tuple[str, str], int] = {}
+        self._recent: defaultdict[str, deque[int]] = defaultdict(lambda: deque(maxlen=10_000))
+
+    def take(self, record: Any, now_ns: int) -> None:
+        """Take one output record; now_ns: the wall clock when it was read."""
+        if isinstance(record, Quote | Trade):
+            self._take_tick(record, now_ns)
+        elif isinstance(record, Rejected):
+            self._take_rejected(record)
+        elif isinstance(record, Best):
+            self._take_best(record, now_ns)
+        elif isinstance(record, Candle):
+            self.candles[record.symbol, record.source, record.start] = record
+        elif isinstance(record, Gap):
+            self._take_gap(record)
+        elif isinstance(record, Status):
+            self.status[record.symbol, record.source] = record
+
+    def rate(self, symbol: str, now_ns: int) -> float:
+        """Accepted ticks of a symbol a second, of late."""
+        recent = self._recent[symbol]
+        while recent and recent[0] < now_ns - RATE_S * SECOND:
+            recent.popleft()
+        return len(recent) / RATE_S
+
+    def total_refused(self, *reasons: str) -> int:
+        """Count the refused ticks with these reasons; without any: all."""
+        return sum(n for (reason, _, _), n in self.refused.items() if not reasons or reason in reasons)
+
+    def total_flagged(self, bit: int) -> int:
+        """Count the accepted ticks that carry a flag."""
+        return sum(n for (name, _, _), n in self.flagged.items() if name == flags.NAMES[bit])
+
+    def open_gaps(self) -> list[Gap]:
+        """The gaps that are not closed, the oldest first."""
+        return sorted((gap for gap in self.gaps.values() if gap.status == "open"), key=lambda gap: gap.start)
+
+    def best_candles(self) -> dict[tuple[str, str, int], Candle]:
+        """The candles of the best price as they follow from the best prices read; revision -1."""
+        return {
+            (symbol, "best", start): minute.candle(symbol, "best", start, final=False)
+            for (symbol, start), minute in self.best_minutes.items()
+        }
+
+    def _take_tick(self, tick: Quote | Trade, now_ns: int) -> None:
+        key = (tick.symbol, tick.source)
+        self.accepted[key] += 1
+        self._recent[tick.symbol].append(now_ns)
+        for name in flags.names(tick.flags) if tick.flags else ():
+            self.flagged[name, *key] += 1
+        if tick.flags & flags.RELEASED:
+            what = f"{tick.source} jumped and was held, then others followed: released"
+            self._tell(tick.ts_recv, what, tick.symbol)
+        newest = self._newest.get(key, 0)
+        self.reordered[key] += tick.ts_event < newest
+        self._newest[key] = max(newest, tick.ts_event)
+
+    def _take_rejected(self, rejected: Rejected) -> None:
+        tick = rejected.tick
+        self.refused[rejected.reason, tick.symbol, tick.source] += 1
+        if (what := TELLING.get(rejected.reason)) is not None:
+            self._tell(tick.ts_recv, what.format(tick.source), tick.symbol)
+
+    def _take_best(self, best: Best, now_ns: int) -> None:
+        self.best[best.symbol] = best
+        self.best_count += 1
+        if best.ts_event < best.ts_recv:  # else time alone made it, and no tick waited for it
+            self.latency.add(now_ns - best.ts_recv)
+        if best.state not in NO_PRICE:
+            start = best.ts_event - best.ts_event % MINUTE
+            prices = {"bid": best.bid, "ask": best.ask, "mid": best.consensus}
+            minute = self.best_minutes[best.symbol, start]
+            minute.add((best.ts_event, 0, self.best_count), prices)
+            minute.ticks += 1
+
+    def _take_gap(self, gap: Gap) -> None:
+        self.gaps[gap.symbol, gap.source, gap.start] = gap
+        if gap.status == "open":
+            self._tell(gap.start, OPENED.get(gap.cause, "{}: gap opened").format(gap.source), gap.symbol)
+        elif gap.cause == "sequence":
+            self._tell(gap.end, f"{gap.source} left out sequence numbers: gap noted", gap.symbol)
+        else:
+            self._tell(gap.end, f"{gap.source} is back: gap closed", gap.symbol)
+
+    def _tell(self, at_ns: int, what: str, symbol: str) -> None:
+        for happening in list(self.happenings)[-8:]:
+            if happening.what == what and abs(happening.at_ns - at_ns) < 3 * SECOND:
+                if symbol not in happening.symbols:
+                    happening.symbols.append(symbol)
+                return
+        self.happenings.append(Happening(at_ns, what, [symbol]))
