@@ -82,6 +82,10 @@ class Codec:
         """Make the Kafka value of a record."""
         return avro.encode(self._layouts[type(record)], record)
 
+    def is_current(self, value: bytes) -> bool:
+        """Whether a value is in the schema and framing in which it would be written now."""
+        return value[: self._size] in self._readers
+
     def decode(self, value: bytes) -> Any:
         """Read a Kafka value. Raises DecodeError, and nothing else."""
         layout = self._readers.get(value[: self._size])
@@ -112,9 +116,7 @@ class Codec:
 
     def _look_up(self, header: bytes) -> tuple[str, Any]:
         if self._schema_of is None or len(header) < 5 or header[0] != 0:
-            raise DecodeError(
-                flags.UNKNOWN_SCHEMA, f"no schema is known for {header.hex() or 'no bytes at all'}"
-            )
+            raise DecodeError(flags.UNKNOWN_SCHEMA, f"no schema is known for {header.hex() or 'no bytes at all'}")
         try:
             text = json.loads(self._schema_of(int.from_bytes(header[1:], "big")))
         except (LookupError, ValueError) as error:

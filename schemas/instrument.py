@@ -13,6 +13,7 @@ import msgspec
 DEFAULT = Path(__file__).parent / "instruments.yaml"
 SECOND = 1_000_000_000
 I64_MAX = 2**63 - 1
+MAX_PRICE = 10**14  # so that a hundred times a mid, and a price in basis points, fit 64 bits
 Strategy = Literal["best", "priority", "latest", "weighted", "consensus"]
 
 
@@ -58,7 +59,7 @@ class Instrument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     calendar: str
     size_scale: int = 0
     min_price: int = 1
-    max_price: int = 10**17  # so that a mid, ten times finer, always fits 64 bits
+    max_price: int = MAX_PRICE
     strategy: Strategy = "best"
     rules: Rules = Rules()
     sources: dict[str, Source] = {}
@@ -74,7 +75,7 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True):
     size_scale: int | None = None
     calendar: str | None = None
     min_price: int = 1
-    max_price: int = 10**17
+    max_price: int = MAX_PRICE
     strategy: Strategy = "best"
     rules: dict[str, int] = {}
     sources: dict[str, Source] = {}
@@ -98,9 +99,7 @@ def load(path: Path | None = None) -> dict[str, Instrument]:
     path = path or Path(os.environ.get("TICKLOOM_INSTRUMENTS") or DEFAULT)
     try:
         file = msgspec.convert(yaml.safe_load(path.read_text()), _File)
-        return {
-            symbol: _instrument(symbol, entry, file.classes) for symbol, entry in file.instruments.items()
-        }
+        return {symbol: _instrument(symbol, entry, file.classes) for symbol, entry in file.instruments.items()}
     except OSError as error:
         raise ConfigError(f"cannot read the instruments: {error}; set TICKLOOM_INSTRUMENTS") from error
     except (yaml.YAMLError, msgspec.ValidationError) as error:
@@ -113,6 +112,8 @@ def _instrument(symbol: str, entry: _Entry, classes: dict[str, _Class]) -> Instr
         raise ConfigError(f"{symbol}: class {entry.class_!r} is not one of {', '.join(classes)}")
     if not 0 <= entry.price_scale <= 12:
         raise ConfigError(f"{symbol}: price_scale {entry.price_scale} is not between 0 and 12")
+    if not 0 < entry.min_price <= entry.max_price <= MAX_PRICE:
+        raise ConfigError(f"{symbol}: 0 < min_price <= max_price <= {MAX_PRICE} does not hold")
     try:
         rules = msgspec.convert({**group.rules, **entry.rules}, Rules)
     except msgspec.ValidationError as error:

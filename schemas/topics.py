@@ -24,9 +24,7 @@ BEST: Final = Topic("market.data.best", "symbol", "compact", "best bid and ask a
 CANDLE: Final = Topic("market.data.candle.1m", "symbol|source|start", "compact", "minute candles")
 GAP: Final = Topic("market.data.gap", "symbol|source|start", "compact", "the coverage ledger")
 STATUS: Final = Topic("market.source.status", "symbol|source", "compact", "liveness and quality of sources")
-DEAD_LETTER: Final = Topic(
-    "market.dead_letter", "as it came", "delete", "what could not be decoded or applied"
-)
+DEAD_LETTER: Final = Topic("market.dead_letter", "as it came", "delete", "what could not be decoded or applied")
 
 TOPICS: Final = (RAW, TICK, REJECTED, BEST, CANDLE, GAP, STATUS, DEAD_LETTER)
 OUTPUT_OF: Final[dict[type, Topic]] = {

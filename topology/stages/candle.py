@@ -118,9 +118,7 @@ def add_quote(
     return _folded(state, minute, now, event)
 
 
-def add_trade(
-    state: Candles, now: i64, event: i64, seq: i64, offset: i64, price: i64, size: i64
-) -> list[Candle]:
+def add_trade(state: Candles, now: i64, event: i64, seq: i64, offset: i64, price: i64, size: i64) -> list[Candle]:
     """Fold a trade in; give the rows that this makes final or revises."""
     minute = _minute(state, now, event - event % MINUTE)
     if minute.trades == 0:

@@ -123,9 +123,7 @@ class Symbol:
         identity: object = tick.id or (event, bid, ask, bid_size, ask_size)
         tick = _quote_with(tick, event, recv, marks)
         if self._is_new(feed, tick, event, recv, marks, tick.seq, identity, offset):
-            refusal = validity.judge_quote(
-                self.bounds, self.now, event, bid, ask, bid_size, ask_size, feed.good
-            )
+            refusal = validity.judge_quote(self.bounds, self.now, event, bid, ask, bid_size, ask_size, feed.good)
             if refusal is not None:
                 self._refuse(feed, tick, refusal, offset)
             else:
@@ -349,9 +347,7 @@ class Symbol:
         if type(tick) is Trade:
             spike.accept(feed.spike, x, -1, recv)
             if feed.open:
-                rows = candle.add_trade(
-                    feed.candles, self.now, event, tick.seq, offset, tick.price, tick.size
-                )
+                rows = candle.add_trade(feed.candles, self.now, event, tick.seq, offset, tick.price, tick.size)
                 self._write_all(rows, offset)
             return
         bid: i64 = tick.bid

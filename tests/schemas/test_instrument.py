@@ -1,0 +1,61 @@
+"""Scales, exactness, and errors that say what to do."""
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.instrument import ConfigError, load, mantissa, text
+from topology.stages.calendar import CALENDARS
+
+
+@given(st.integers(-(10**15), 10**15), st.integers(0, 9))
+def test_a_price_survives_the_way_to_text_and_back(value: int, scale: int) -> None:
+    assert mantissa(text(value, scale), scale) == value
+    assert Decimal(text(value, scale)) == Decimal(value).scaleb(-scale)
+
+
+@pytest.mark.parametrize(
+    ("price", "scale", "complaint"),
+    [
+        ("1.091234", 5, "finer than 5 decimals"),
+        ("NaN", 5, "not finite"),
+        ("-Infinity", 5, "not finite"),
+        ("1,09", 5, "not a number"),
+        ("", 5, "not a number"),
+        ("99999999999999", 9, "64 bits"),
+    ],
+)
+def test_a_price_is_never_rounded_nor_guessed(price: str, scale: int, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        mantissa(price, scale)
+
+
+def test_every_shipped_instrument_has_a_known_calendar() -> None:
+    for instrument in load().values():
+        calendars = {instrument.calendar} | {source.calendar for source in instrument.sources.values()} - {""}
+        assert calendars <= set(CALENDARS)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("classes: {}\ninstruments: {X: {class: fx, price_scale: 5}}", "class 'fx' is not one of"),
+        ("classes: {fx: {calendar: fx}}\ninstruments: {X: {class: fx, price_scale: 15}}", "between 0 and 12"),
+        ("classes: {fx: {calendar: fx}}\ninstruments: {X: {class: fx, price_scal: 5}}", "price_scal"),
+        ("classes: {fx: {calendar: fx, rules: {spike: 1}}}\ninstruments: {X: {class: fx, price_scale: 5}}", "spike"),
+        ("classes: [", "while parsing"),
+    ],
+)
+def test_a_wrong_instruments_file_says_where(tmp_path: Path, content: str, complaint: str) -> None:
+    path = tmp_path / "instruments.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=complaint):
+        load(path)
+
+
+def test_a_missing_instruments_file_says_which_setting(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="TICKLOOM_INSTRUMENTS"):
+        load(tmp_path / "absent.yaml")

@@ -1,0 +1,155 @@
+"""The Faust application of the workers: `tickloom worker`, or `faust -A topology.app worker -l info`.
+
+Wiring only. One agent over market.raw, one table (one composite state a symbol), a clock, the web views.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import faust
+from aiokafka import AIOKafkaProducer
+from faust.types import TP, EventT
+
+from schemas import instrument, topics
+from schemas.codec import Codec
+from schemas.instrument import ConfigError
+from topology import admin, config
+from topology.agents import Tasks, fail
+from topology.config import Settings
+from topology.task import applied_offset
+from topology.transport import SETTINGS
+
+CLOCK_SECONDS = 1.0
+BATCH_BYTES = 1 << 20  # of one produced batch, and the broker's own limit
+
+log = logging.getLogger(__name__)
+
+
+class StateTable(faust.Table):  # type: ignore[type-arg]
+    """The states by symbol. Of two records of a symbol the one that has applied more wins, whoever wrote last."""
+
+    def apply_changelog_batch(self, batch: Iterable[EventT]) -> None:
+        """Recover: a paused old worker that writes after its partitions moved can't push the state back."""
+        newest: dict[Any, EventT] = {}
+        for event in batch:
+            held = newest[event.key].value if event.key in newest else self.data.get(event.key)
+            if held is None or applied_offset(event.value) >= applied_offset(held):
+                newest[event.key] = event
+        super().apply_changelog_batch(newest.values())
+
+
+class App(faust.App):
+    """Faust's application, which flushes before it gives partitions up."""
+
+    tickloom: Tasks
+
+    def on_rebalance_start(self) -> None:
+        """Partitions are about to be given up: Faust waits until what was taken is acked."""
+        self.tickloom.hurry()
+        super().on_rebalance_start()
+
+    async def on_stop(self) -> None:
+        """The worker ends: flush, commit, then let the producer go."""
+        self.tickloom.hurry()
+        await super().on_stop()
+        await self.tickloom.stop()
+
+
+def build(settings: Settings) -> App:
+    """Make the application; nothing is connected yet."""
+    run = settings.run
+    app = App(
+        admin.app_id(run),
+        broker="tickloom://" + ";".join(settings.brokers),
+        datadir=str(settings.data_dir / (run or "live")),
+        web_host=settings.web_host,
+        web_bind=settings.web_host,
+        web_port=config.web_port(settings),
+        **SETTINGS,
+    )
+    raw = topics.named(topics.RAW.name, run)
+    source = app.topic(raw, key_serializer="raw", value_serializer="raw", key_type=bytes, value_type=bytes)
+    table = StateTable(
+        app,
+        name="symbols",
+        key_type=bytes,
+        value_type=bytes,
+        key_serializer="raw",
+        value_serializer="raw",
+    )
+    app.tables.add(table)
+    instruments = instrument.load(settings.instruments)
+    tasks = app.tickloom = Tasks(table, instruments, Codec(), run, lambda: app.consumer.topic_partitions(raw))
+
+    @app.agent(source, name="ticks")
+    async def ticks(stream: Any) -> None:
+        async for event in stream.noack().events():
+            try:
+                await tasks.process(event, event.value)
+            except Exception:  # noqa: BLE001  an exception that leaves an agent acks its event
+                fail("a run of records could not be processed")
+
+    @app.on_partitions_revoked.connect
+    async def give_up(_app: Any, revoked: set[TP], **_kwargs: Any) -> None:
+        await tasks.close({tp.partition for tp in revoked if tp.topic == raw})
+
+    @app.task
+    async def start() -> None:
+        wrong = await asyncio.to_thread(admin.check_topics, settings.broker, run)
+        if wrong:
+            fail("; ".join(wrong))
+        await tasks.start(_producer(settings))
+
+    if not run:  # in other runs the importer writes the clock
+
+        @app.timer(CLOCK_SECONDS)
+        async def clock() -> None:
+            await tasks.tick(raw, app.consumer.assignment())
+
+    return app
+
+
+def _producer(settings: Settings) -> AIOKafkaProducer:
+    return AIOKafkaProducer(
+        bootstrap_servers=settings.brokers,
+        acks="all",
+        enable_idempotence=True,
+        compression_type="lz4",
+        max_batch_size=BATCH_BYTES,
+        max_request_size=2 * BATCH_BYTES,
+        request_timeout_ms=60_000,
+    )
+
+
+def run_worker(settings: Settings) -> None:
+    """Run a worker until SIGTERM or Ctrl-C. Raises ConfigError where the cluster is not fit for it."""
+    wrong = admin.check_topics(settings.broker, settings.run)
+    if wrong:
+        raise ConfigError("; ".join(wrong))
+    worker = faust.Worker(build(settings), loglevel="info", loop=_new_loop())
+    worker.execute_from_commandline()
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        loop = asyncio.new_event_loop()
+    else:
+        loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    return loop
+
+
+def __getattr__(name: str) -> Any:
+    """Make `app` when Faust's command line asks for it (`faust -A topology.app`), not at every import."""
+    if name != "app":
+        raise AttributeError(name)
+    try:
+        globals()["app"] = build(config.located(config.load(), database=False))
+    except ConfigError as error:
+        sys.exit(f"tickloom: {error}")
+    return globals()["app"]

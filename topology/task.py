@@ -1,0 +1,131 @@
+"""One partition's work, without Kafka: records as they came in, output records as they go out.
+
+Reads: the fetched records of one partition of market.raw. Remembers: the partition's symbols
+(``stages/partition.py``). Gives: encoded outputs by topic, and what to save. No record is ever dropped: what can't be
+decoded or applied becomes a dead letter with its coordinates and its reason.
+"""
+
+import struct
+import traceback
+from typing import Any, Final
+
+from mypy_extensions import i64
+
+from schemas import flags, topics
+from schemas.codec import Codec, DecodeError
+from schemas.instrument import Instrument
+from topology.stages.partition import Partition
+
+MILLISECOND: Final = 1_000_000
+ERROR_LENGTH: Final = 2_000  # of a traceback in a header
+
+_OFFSET: Final = struct.Struct(">q")
+_NUMBER_OF: Final[dict[type, int]] = {kind: topics.TOPICS.index(topic) for kind, topic in topics.OUTPUT_OF.items()}
+_SYMBOL_KEY: Final = (topics.TOPICS.index(topics.TICK), topics.TOPICS.index(topics.BEST))
+_DEAD_LETTER: Final = topics.TOPICS.index(topics.DEAD_LETTER)
+
+#: (key, value, headers) of a record to be produced.
+Produced = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]
+
+
+class Task:
+    """The work of one partition, from assignment to revocation."""
+
+    def __init__(self, number: int, instruments: dict[str, Instrument], codec: Codec) -> None:
+        self.number = number
+        self.partition = Partition(number, instruments)
+        self.codec = codec
+        self.outputs: list[list[Produced]] = [[] for _ in topics.TOPICS]  # in the order of TOPICS
+        self.waiting = 0  # how many outputs
+        self.offset = -1  # of the last record processed
+        self.processed = 0  # records, since assignment
+        self.dead_letters: dict[str, int] = {}
+        self._keys: dict[str, bytes] = {}
+
+    def process(self, records: list[Any]) -> None:
+        """Apply fetched records (``aiokafka.ConsumerRecord``) in their order."""
+        codec = self.codec
+        partition = self.partition
+        made = partition.out
+        for record in records:
+            offset: i64 = record.offset
+            value: bytes = record.value or b""
+            milliseconds: i64 = record.timestamp
+            try:
+                decoded = codec.decode(value)
+            except DecodeError as error:
+                self._dead_letter(record, error.reason, str(error))
+                continue
+            name = getattr(decoded, "symbol", None)
+            if name is not None and record.key != self._key(name):
+                self._dead_letter(record, flags.KEY_MISMATCH, f"the value says {name}")
+                continue
+            try:
+                reason = partition.apply(decoded, offset, milliseconds * MILLISECOND)
+            except Exception:  # noqa: BLE001  a defect of ours must not stop the partition nor be silent
+                self._dead_letter(record, flags.FAILED, traceback.format_exc()[-ERROR_LENGTH:])
+                reason = ""
+            if reason:
+                self._dead_letter(record, reason, flags.DEAD_LETTER_REASONS[reason])
+            if made:
+                self._encode(made, decoded, value)
+                made.clear()
+        self.offset = records[-1].offset
+        self.processed += len(records)
+
+    def _encode(self, made: list[tuple[Any, int]], decoded: Any, value: bytes) -> None:
+        codec = self.codec
+        for output, source in made:
+            number = _NUMBER_OF[type(output)]
+            if number in _SYMBOL_KEY:
+                key = self._key(output.symbol)
+            else:
+                key = topics.key(output)
+            if output is not decoded or not codec.is_current(value):
+                encoded = codec.encode(output)
+            else:
+                encoded = value  # an accepted tick that nothing changed: the bytes as they came
+            self.outputs[number].append((key, encoded, [(topics.OFFSET_HEADER, b"%d" % source)]))
+        self.waiting += len(made)
+
+    def _key(self, name: str) -> bytes:
+        key = self._keys.get(name)
+        if key is None:
+            key = self._keys[name] = name.encode()
+        return key
+
+    def _dead_letter(self, record: Any, reason: str, error: str) -> None:
+        self.dead_letters[reason] = self.dead_letters.get(reason, 0) + 1
+        headers = [
+            ("reason", reason.encode()),
+            ("error", error.encode()),
+            ("topic", record.topic.encode()),
+            ("partition", b"%d" % record.partition),
+            ("offset", b"%d" % record.offset),
+        ]
+        self.outputs[_DEAD_LETTER].append((record.key, record.value, headers))
+        self.waiting += 1
+
+    def take(self) -> list[list[Produced]]:
+        """Hand over the outputs made since the last time, by topic in the order of TOPICS."""
+        outputs = self.outputs
+        self.outputs = [[] for _ in topics.TOPICS]
+        self.waiting = 0
+        return outputs
+
+    def save(self) -> list[tuple[bytes, bytes]]:
+        """What has changed since the last save: (key, value) for the changelog, in this order."""
+        applied = {symbol.name.encode(): symbol.offset for symbol in self.partition.touched.values()}
+        return [
+            (key, _OFFSET.pack(applied.get(key, self.offset)) + value)
+            for key, value in self.partition.dump(self.offset)
+        ]
+
+    def load(self, key: bytes, value: bytes) -> None:
+        """Take over one saved record. Raises ValueError where it can't be."""
+        self.partition.load(key, value[_OFFSET.size :])
+
+
+def applied_offset(value: bytes) -> int:
+    """The offset up to which a saved record has applied its symbol's records."""
+    return int(_OFFSET.unpack_from(value)[0])
