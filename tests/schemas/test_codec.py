@@ -1,5 +1,6 @@
 """The codec against fastavro, which is the reference, and against the versions that came before."""
 
+import contextlib
 import io
 import json
 from pathlib import Path
@@ -26,7 +27,9 @@ FIELDS: dict[Any, st.SearchStrategy[Any]] = {
 
 def records_of(cls: type) -> st.SearchStrategy[Any]:
     types = {field.name: field.type for field in msgspec.structs.fields(cls)}
-    parts = {name: FIELDS[kind] if kind in FIELDS else TICKS for name, kind in types.items()}
+    parts = {name: FIELDS[kind] for name, kind in types.items() if kind in FIELDS}
+    if cls is Rejected:
+        parts["tick"] = TICKS
     return st.builds(cls, **parts)
 
 
@@ -66,10 +69,9 @@ def test_broken_bytes_are_a_decode_error_and_nothing_else(record: Any, data: st.
     value = Codec().encode(record)
     cut = data.draw(st.integers(0, len(value)))
     noise = data.draw(st.binary(max_size=8))
-    try:
-        Codec().decode(value[:cut] + noise)
-    except DecodeError as error:
-        assert error.reason in (flags.UNDECODABLE, flags.UNKNOWN_SCHEMA)
+    torn = value[:cut] + noise
+    with contextlib.suppress(DecodeError):  # any other exception fails the test
+        assert isinstance(Codec().decode(torn), RECORDS)
 
 
 def test_bytes_after_the_record_are_refused() -> None:
