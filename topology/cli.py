@@ -4,6 +4,8 @@ Rule: only click is imported at the top, as `--help` and a typing mistake must a
 imports what it runs. No market logic and no I/O of its own here.
 """
 
+import contextlib
+import errno
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from rich.console import Console
+
     from topology.config import Settings
 
 SECTIONS = {
@@ -21,55 +27,60 @@ SECTIONS = {
 
 HELP = """Many brokers' raw ticks in, one clean consolidated tape out.
 
-Connectors write what each broker sends to the Kafka topic market.raw. A worker removes duplicates, invalid
-ticks and spikes, keeps a ledger of gaps, and writes accepted ticks, the best bid and ask across brokers and
-one-minute candles to topics of their own. A sink writes those into PostgreSQL or TimescaleDB.
+Connectors write what each broker sends to the Kafka topic market.raw. Workers
+remove duplicates, invalid ticks and spikes, keep a ledger of gaps, and write
+the accepted ticks, the best bid and ask across brokers and one-minute candles
+to topics of their own; a sink writes those into PostgreSQL or TimescaleDB.
 """
 
-EPILOG = """\b
-Environment (or the same keys in tickloom.yaml, or in the file that TICKLOOM_CONFIG names):
-  TICKLOOM_BROKER        your Kafka, host:port[,host:port]        (default: the local stack)
-  TICKLOOM_DATABASE      your database, postgresql://user@host/db (default: the local stack)
-  TICKLOOM_RUN           a namespace of topics, groups and state  (default: the live system)
-  TICKLOOM_STATE         directory of the local stack             (default: .local)
-  TICKLOOM_DATA          directory of a worker's own files        (default: data in TICKLOOM_STATE)
-  TICKLOOM_INSTRUMENTS   your own instruments.yaml
-  TICKLOOM_WEB_HOST, TICKLOOM_WEB_PORT   the web views            (default: 127.0.0.1, 6066 or free)
-  SCHEMA_REGISTRY_URL    Avro in Confluent's framing, with this registry
+EPILOG = """
+Environment, or the same keys in tickloom.yaml (or where TICKLOOM_CONFIG points):
+  TICKLOOM_BROKER       your Kafka, host:port            [default: the local one]
+  TICKLOOM_DATABASE     your postgresql://user@host/name [default: the local one]
+  TICKLOOM_RUN          namespace of topics and state [default: the live system]
+  TICKLOOM_STATE        directory of the local servers         [default: .local]
+  TICKLOOM_DATA         directory of a worker's files     [default: .local/data]
+  TICKLOOM_INSTRUMENTS  your own instruments.yaml
+  TICKLOOM_WEB_HOST, TICKLOOM_WEB_PORT  web views      [default: 127.0.0.1:6066]
+  SCHEMA_REGISTRY_URL   Avro in Confluent's framing, with this registry
 
-\b
 Examples:
   tickloom demo --seconds 90
-  tickloom import EURUSD_2024*.zip --source fxcm --symbol EURUSD
-  tickloom candles EURUSD --from 2024-01-05T08:00 --to 2024-01-05T09:00 --format csv
+  tickloom import 20240105_quote.zip --source fxcm --symbol EURUSD
+  tickloom candles EURUSD --from 2024-01-05T08:00 --to 2024-01-05T09:00
 """
 
 
-def _known_errors() -> tuple[type[Exception], ...]:
-    """The exceptions that a user can do something about. Evaluated only when something was raised."""
-    from confluent_kafka import KafkaException
-    from psycopg import Error as DatabaseError
+#: The exceptions that a user can do something about: module, class, and what stands before their text.
+KNOWN_ERRORS = (
+    ("schemas.instrument", "ConfigError", ""),
+    ("deploy.local", "LocalStackError", ""),
+    ("topology.admin", "BrokerError", ""),
+    ("connectors.archive.file", "ArchiveError", ""),
+    ("psycopg", "OperationalError", "the database (TICKLOOM_DATABASE): "),
+    ("psycopg", "Error", "the database: "),
+    ("confluent_kafka", "KafkaException", "Kafka: "),
+    ("aiokafka.errors", "KafkaError", "Kafka: "),
+    ("builtins", "OSError", ""),
+)
 
-    from deploy.local import LocalStackError
-    from schemas.instrument import ConfigError
 
-    return (ConfigError, LocalStackError, KafkaException, DatabaseError, OSError)
+def _known() -> dict[type[Exception], str]:
+    """The classes above of which one can have been raised: their module is imported."""
+    return {
+        getattr(sys.modules[module], name): before for module, name, before in KNOWN_ERRORS if module in sys.modules
+    }
 
 
 def explain(error: Exception) -> str:
     """Say in one line what went wrong and what to do about it."""
-    from confluent_kafka import KafkaException
-    from psycopg import Error as DatabaseError
-
-    if isinstance(error, KafkaException):
-        return f"Kafka: {error.args[0].str() if hasattr(error.args[0], 'str') else error}"
-    if isinstance(error, DatabaseError):
-        return f"the database: {_one_line(error)}"
-    return _one_line(error)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    before = next(text for kind, text in _known().items() if isinstance(error, kind))
+    text = str(error)
+    if error.args and hasattr(error.args[0], "str"):  # confluent-kafka's error object
+        text = error.args[0].str() or error.args[0].name()
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        text += ": make room, or set TICKLOOM_STATE and TICKLOOM_DATA to directories elsewhere"
+    return before + (" ".join(text.split()) or type(error).__name__)
 
 
 class Sections(click.Group):
@@ -81,7 +92,7 @@ class Sections(click.Group):
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
-        except _known_errors() as error:
+        except tuple(_known()) as error:
             raise click.ClickException(explain(error)) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -97,9 +108,8 @@ class Sections(click.Group):
         return command.get_short_help_str(90)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the epilog without indent."""
-        for part in EPILOG.split("\b\n")[1:]:
-            formatter.write("\n" + part.rstrip() + "\n")
+        """Write the epilog as it stands."""
+        formatter.write(EPILOG)
 
 
 @click.group(
@@ -122,7 +132,7 @@ def _settings(*, broker: bool = False, database: bool = False) -> "Settings":
 @main.command()
 @click.option("--seconds", type=click.FloatRange(min=1), help="End by itself after so long, with a summary.")
 def demo(seconds: float | None) -> None:
-    """Everything at once: local servers, four misbehaving brokers, a live view."""
+    """All of it at once, with simulated brokers and a live view."""
     from topology.demo import run_demo
 
     sys.exit(run_demo(seconds))
@@ -130,7 +140,7 @@ def demo(seconds: float | None) -> None:
 
 @main.group()
 def local() -> None:
-    """a Kafka and a PostgreSQL of your own on this machine"""
+    """Kafka and PostgreSQL here"""
 
 
 @local.command("start")
@@ -196,38 +206,96 @@ def local_clean(yes: bool) -> None:
 
 @main.command()
 def worker() -> None:
-    """A worker: reads market.raw, writes the clean topics. Start more to share the partitions."""
+    """A worker: market.raw in, clean topics out. More share the partitions."""
+    settings = _settings(broker=True)
     from topology.app import run_worker
 
-    run_worker(_settings(broker=True))
+    run_worker(settings)
 
 
 @main.command()
 def sink() -> None:
-    """The database writer: reads the clean topics, writes PostgreSQL or TimescaleDB."""
+    """The database writer: clean topics in, rows out."""
+    settings = _settings(broker=True, database=True)
     from topology.sink import run_sink
 
-    run_sink(_settings(broker=True, database=True))
+    run_sink(settings)
 
 
 @main.command("import")
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
-def import_(paths: tuple[Path, ...]) -> None:
-    """Recorded ticks (LEAN, HistData, TrueFX, Dukascopy, CSV), as a run of its own."""
-    raise click.ClickException("not here yet")
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path, exists=True))
+@click.option("--source", "sources", multiple=True, help="The broker; once, or once for each path.")
+@click.option("--symbol", "symbols", multiple=True, help="The instrument; once, or once for each path.")
+@click.option("--manifest", type=click.Path(path_type=Path, exists=True), help="A file that lists paths.")
+def import_(paths: tuple[Path, ...], sources: tuple[str, ...], symbols: tuple[str, ...], manifest: Path | None) -> None:
+    """Recorded ticks: LEAN, HistData, TrueFX, Dukascopy, CSV."""
+    from topology.importing import run_import
+
+    sys.exit(run_import(_settings(), paths, sources, symbols, manifest))
 
 
 @main.command()
-def status() -> None:
-    """What flows: partitions, lag, sources, rejections, gaps, database."""
-    raise click.ClickException("not here yet")
+@click.option("--json", "as_json", is_flag=True, help="Everything as one JSON object.")
+def status(as_json: bool) -> None:
+    """What flows: lag, sources, rejections, gaps, database."""
+    import time
+
+    from schemas.codec import Codec
+    from schemas.instrument import ConfigError
+    from topology import config
+    from topology import status as overview
+
+    settings = config.load()
+    for server in ("broker", "database"):  # each may be away: that is an answer
+        with contextlib.suppress(ConfigError):
+            settings = config.located(settings, broker=server == "broker", database=server == "database")
+    found = overview.gather(settings, Codec())
+    if as_json:
+        click.echo(overview.to_json(found))
+    else:
+        from topology.status_view import show
+
+        show(found, _console(), time.time_ns())
+    if found.kafka_error or found.topic_problems or found.database.error:
+        sys.exit(1)
+
+
+class Moment(click.ParamType):
+    """A date or a time as in ISO 8601, UTC unless it says otherwise."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse it."""
+        from datetime import UTC, datetime
+
+        try:
+            moment = datetime.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no time as in 2024-01-05 or 2024-01-05T08:00", param, ctx)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 @main.command()
 @click.argument("symbol")
-def candles(symbol: str) -> None:
+@click.option("--from", "start", type=Moment(), help="First minute, UTC. [default: the newest 60 candles]")
+@click.option("--to", "end", type=Moment(), help="End, not included. [default: the newest]")
+@click.option("--source", default="best", show_default=True, help="A broker, or best: the composite.")
+@click.option("--format", "shape", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+def candles(symbol: str, start: "datetime | None", end: "datetime | None", source: str, shape: str) -> None:
     """One-minute candles of a symbol as table, CSV or JSON."""
-    raise click.ClickException("not here yet")
+    settings = _settings(database=True)
+    from topology.candles import FORMATS, Query, reading
+
+    if start and end and start >= end:
+        raise click.UsageError("--from is not before --to")
+    lines = 0
+    with reading(settings, Query(symbol, source, start, end)) as rows:
+        for line in FORMATS[shape](rows):
+            click.echo(line)
+            lines += 1
+    if lines < 2:  # the header, or an empty array
+        click.echo(f"no candles of {symbol} from {source} in this time", err=True)
 
 
 @main.group()
@@ -236,18 +304,66 @@ def topics() -> None:
 
 
 @topics.command("create")
-def topics_create() -> None:
-    """Make the topics that are missing and set right what can be set."""
-    raise click.ClickException("not here yet")
+@click.option("--partitions", type=click.IntRange(min=1), help="Of every topic. [default: market.raw's, or 8]")
+@click.option("--replication-factor", type=click.IntRange(min=1), help="[default: 3, or one per broker]")
+@click.option("--recreate", metavar="TOPIC", multiple=True, help="Delete it with its records, make it anew.")
+def topics_create(partitions: int | None, replication_factor: int | None, recreate: tuple[str, ...]) -> None:
+    """Make the topics that are missing and set right what can be."""
+    from topology import admin
+
+    settings = _settings(broker=True)
+    done = admin.create_topics(
+        settings.broker,
+        settings.run,
+        partitions=partitions,
+        replication=replication_factor,
+        recreate=recreate,
+    )
+    for line in done or ["nothing to do: every topic is there and right"]:
+        click.echo(line)
+    if wrong := admin.check_topics(settings.broker, settings.run):
+        raise click.ClickException("\n       ".join(wrong))
 
 
 @topics.command("check")
 def topics_check() -> None:
     """Compare the topics with what the system relies on. Exit code 1 where one is wrong."""
-    raise click.ClickException("not here yet")
+    from topology import admin
+
+    settings = _settings(broker=True)
+    reports = admin.inspect(admin.connect(settings.broker), settings.run)
+    for report in reports:
+        for line in report.problems or ["ok"]:
+            click.echo(f"{report.topic}: {line}")
+    sys.exit(any(report.problems for report in reports))
 
 
 @topics.command("list")
 def topics_list() -> None:
-    """The topics with their keys, partitions and sizes."""
-    raise click.ClickException("not here yet")
+    """The topics with their keys, partitions and records."""
+    from rich.table import Table
+
+    from topology import admin
+
+    settings = _settings(broker=True)
+    client = admin.connect(settings.broker)
+    names = [plan.name for plan in admin.plans(settings.run)]
+    starts = admin.offsets(client, names, admin.EARLIEST)
+    ends = admin.offsets(client, names, admin.LATEST)
+    table = Table("topic", "key", "cleanup", "partitions", "replicas", "records", "what", box=None, pad_edge=False)
+    for plan, report in zip(admin.plans(settings.run), admin.inspect(client, settings.run), strict=True):
+        if report.found is None:
+            table.add_row(plan.name, plan.key, "", "", "", "missing", plan.doc)
+            continue
+        records = sum(ends[plan.name].values()) - sum(starts[plan.name].values())
+        found = report.found
+        cells = (found.config["cleanup.policy"], str(found.partitions), str(found.replication), f"{records:,}")
+        table.add_row(plan.name, plan.key, *cells, plan.doc)
+    _console().print(table)
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=160)

@@ -64,9 +64,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
 def located(settings: Settings, *, broker: bool = True, database: bool = True) -> Settings:
     """Fill in the needed servers from the running local stack. Raises ConfigError where it does not run."""
     missing = [
-        name
-        for name, needed in (("broker", broker), ("database", database))
-        if needed and not getattr(settings, name)
+        name for name, needed in (("broker", broker), ("database", database)) if needed and not getattr(settings, name)
     ]
     if not missing:
         return settings

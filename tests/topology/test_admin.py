@@ -1,8 +1,6 @@
 """The topics of a run on a real Kafka: made, checked, put right, measured, removed."""
 
 from collections.abc import Iterator
-from typing import Protocol
-from uuid import uuid4
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -14,21 +12,17 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it does not
     ResourceType,
 )
 
+from deploy.local import Stack
 from schemas.instrument import ConfigError
 from topology import admin
 
 pytestmark = pytest.mark.integration
 
 
-class Stack(Protocol):
-    broker: str
-
-
 @pytest.fixture
-def run(stack: Stack) -> Iterator[str]:
-    name = f"admin-{uuid4().hex[:8]}"
-    yield name
-    admin.delete_run(stack.broker, name)
+def run(stack: Stack, run_name: str) -> Iterator[str]:
+    yield run_name
+    admin.delete_run(stack.broker, run_name)
 
 
 def make(stack: Stack, *topics: NewTopic) -> None:
@@ -170,9 +164,7 @@ def test_a_named_run_is_removed_and_only_that(stack: Stack, run: str) -> None:
     done = admin.delete_run(stack.broker, run)
     assert f"removed group {admin.app_id(run)}" in done
     client = admin.connect(stack.broker)
-    assert [name for name in client.list_topics().topics if name.startswith(f"{run}.")] == [
-        f"{run}.customers"
-    ]
+    assert [name for name in client.list_topics().topics if name.startswith(f"{run}.")] == [f"{run}.customers"]
     assert admin.check_topics(stack.broker, f"{run}2") == []
     admin.delete_run(stack.broker, f"{run}2")
     client.delete_topics([f"{run}.customers"])[f"{run}.customers"].result(30)
@@ -198,8 +190,6 @@ def test_the_live_run_is_never_removed(stack: Stack) -> None:
 
 
 def test_a_broker_that_is_away_is_one_line_that_says_what_to_do() -> None:
-    with pytest.raises(
-        admin.BrokerError, match=r"no Kafka answers at 127.0.0.1:1 \(.*refused\).*`make up`"
-    ) as error:
+    with pytest.raises(admin.BrokerError, match=r"no Kafka answers at 127.0.0.1:1 \(.*refused\).*`make up`") as error:
         admin.check_topics("127.0.0.1:1", "")
     assert "\n" not in str(error.value)

@@ -75,9 +75,7 @@ def test_an_unknown_variable_or_key_is_refused_and_the_meant_one_named() -> None
     assert "did you mean broker?" in problem({})
 
 
-@pytest.mark.parametrize(
-    "content", ["- run\n", "run: [a]\n", "run: {a: b}\n", "run: 'a\n", "web_port: yes\n"]
-)
+@pytest.mark.parametrize("content", ["- run\n", "run: [a]\n", "run: {a: b}\n", "run: 'a\n", "web_port: yes\n"])
 def test_a_file_of_another_shape_is_refused(content: str) -> None:
     Path("tickloom.yaml").write_text(content)
     assert "tickloom.yaml" in problem({})
@@ -109,9 +107,7 @@ def test_what_is_named_is_not_looked_for_in_the_local_stack(tmp_path: Path) -> N
     assert config.located(settings, database=False) == settings
 
 
-def test_without_any_server_the_message_says_how_to_get_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_any_server_the_message_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TICKLOOM_BROKER", raising=False)
     monkeypatch.delenv("TICKLOOM_DATABASE", raising=False)
     with pytest.raises(ConfigError, match=r"no Kafka .* `make up` .* set TICKLOOM_BROKER"):

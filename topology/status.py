@@ -1,0 +1,235 @@
+"""What flows in a run, gathered once for `tickloom status`: topics, lag, time, sources, gaps, database.
+
+Rule: nothing here needs a worker, a sink or even both servers to run; what is away is said in the answer.
+Reads the end of market.raw, market.source.status and market.data.gap (compacted, so their newest values per
+key are the present), the consumer groups, and the database. Writes nothing.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from schemas.codec import Codec, DecodeError
+from schemas.record import Gap, Status
+from schemas.topics import DEAD_LETTER, GAP, RAW, STATUS, named
+from topology import admin
+from topology.config import Settings, without_password
+
+READ_S: Final = 20.0  # a compacted topic that takes longer to read is reported as far as it was read
+TAIL: Final = 20  # records at the end of a partition among which its newest time is looked for
+COUNT_MS: Final = 2000  # a table that takes longer to count is estimated
+CONNECT_S: Final = 4
+SECOND: Final = 1_000_000_000
+ESTIMATE: Final = "SELECT reltuples::bigint FROM pg_class WHERE oid = %s::regclass"
+TIMESCALEDB_ESTIMATE: Final = "SELECT approximate_row_count(%s::regclass)"
+EXISTS: Final = "SELECT to_regclass(%s) IS NOT NULL"
+# Of the composite source, which has a candle wherever another has; one look into the index a symbol.
+NEWEST_CANDLE: Final = """
+    SELECT max(newest.start) FROM (SELECT symbol FROM instruments WHERE run = %(run)s) AS known
+    CROSS JOIN LATERAL (SELECT start FROM candles
+        WHERE run = %(run)s AND symbol = known.symbol AND source = 'best' ORDER BY start DESC LIMIT 1) AS newest
+"""
+TABLES: Final = ("ticks", "best_prices", "candles", "gaps", "source_status", "dead_letter")
+
+
+class Partition(msgspec.Struct, frozen=True):
+    """One partition of market.raw. ``stream_time`` is 0 where no record carries a time."""
+
+    number: int
+    records: int
+    worker_lag: int
+    stream_time: int
+
+
+class Database(msgspec.Struct, frozen=True):
+    """The database as the sink finds it. ``error`` is empty where it answers."""
+
+    address: str
+    error: str = ""
+    version: str = ""
+    timescaledb: str = ""  # its version; empty: plain PostgreSQL
+    rows: dict[str, int] = {}
+    estimated: list[str] = []  # tables too large to count: an estimate, over all runs
+    newest_candle: int = 0
+
+
+class Overview(msgspec.Struct, frozen=True):
+    """Everything that `tickloom status` says. ``kafka_error`` is empty where Kafka answers."""
+
+    run: str
+    broker: str
+    kafka_error: str = ""
+    topic_problems: list[str] = []
+    partitions: list[Partition] = []
+    groups: list[admin.Group] = []
+    sources: list[Status] = []
+    rejections: dict[str, int] = {}
+    dead_letters: int = 0
+    open_gaps: list[Gap] = []
+    unreadable: int = 0  # records in the topics above that could not be decoded
+    database: Database = Database("")
+
+
+def gather(settings: Settings, codec: Codec) -> Overview:
+    """Ask Kafka and the database. Raises nothing for a server that is away: the answer says so."""
+    database = _database(settings)
+    if not settings.broker:
+        return Overview(settings.run, "", kafka_error="not running: `make up`", database=database)
+    try:
+        client = admin.connect(settings.broker)
+        return _kafka(settings, client, codec, database)
+    except (admin.BrokerError, KafkaException) as error:
+        return Overview(settings.run, settings.broker, kafka_error=str(error), database=database)
+
+
+def _kafka(settings: Settings, client: Any, codec: Codec, database: Database) -> Overview:
+    run = settings.run
+    problems = [f"{report.topic}: {line}" for report in admin.inspect(client, run) for line in report.problems]
+    groups = admin.groups(client, run)
+    raw, status, gap, dead = (named(topic.name, run) for topic in (RAW, STATUS, GAP, DEAD_LETTER))
+    starts = admin.offsets(client, (raw, status, gap, dead), admin.EARLIEST)
+    ends = admin.offsets(client, (raw, status, gap, dead), admin.LATEST)
+    reader = Reader(settings.broker, codec)
+    try:
+        times = reader.newest_times(raw, starts.get(raw, {}), ends.get(raw, {}))
+        sources = reader.newest(status, starts.get(status, {}), ends.get(status, {}), Status)
+        gaps = reader.newest(gap, starts.get(gap, {}), ends.get(gap, {}), Gap)
+    finally:
+        reader.close()
+    rejections: Counter[str] = Counter()
+    for source in sources:
+        rejections.update(source.rejected)
+    return Overview(
+        run=run,
+        broker=settings.broker,
+        topic_problems=problems,
+        partitions=[
+            Partition(number, end - starts[raw][number], groups[0].lag[raw][number], times.get(number, 0))
+            for number, end in sorted(ends.get(raw, {}).items())
+        ],
+        groups=groups,
+        sources=sorted(sources, key=lambda source: (source.symbol, source.source)),
+        rejections=dict(rejections.most_common()),
+        dead_letters=sum(end - starts[dead][number] for number, end in ends.get(dead, {}).items()),
+        open_gaps=sorted((each for each in gaps if each.status == "open"), key=lambda each: each.start),
+        unreadable=reader.unreadable,
+        database=database,
+    )
+
+
+def to_json(overview: Overview) -> str:
+    """The overview as a JSON object; times in ns since the epoch, prices as in the topics."""
+    return msgspec.json.format(msgspec.json.encode(overview), indent=2).decode()
+
+
+class Reader:
+    """Reads topics from one offset to another, without a consumer group of its own."""
+
+    def __init__(self, broker: str, codec: Codec) -> None:
+        self._codec = codec
+        self.unreadable = 0
+        settings: dict[str, Any] = {
+            "bootstrap.servers": broker,
+            "group.id": "tickloom-status",  # demanded by the client; nothing is committed under it
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "log_level": 0,
+        }
+        self._consumer = Consumer(settings)
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._consumer.close()
+
+    def newest_times(self, topic: str, starts: dict[int, int], ends: dict[int, int]) -> dict[int, int]:
+        """The largest ``ts_recv`` among the last records of each partition."""
+        since = {number: max(starts[number], end - TAIL) for number, end in ends.items()}
+        times: dict[int, int] = {}
+        for message in self._read(topic, since, ends):
+            record = self._decode(message)
+            number = message.partition() or 0
+            times[number] = max(times.get(number, 0), getattr(record, "ts_recv", 0))
+        return times
+
+    def newest(self, topic: str, starts: dict[int, int], ends: dict[int, int], kind: type) -> list[Any]:
+        """The newest record of every key of a compacted topic."""
+        last: dict[bytes, Message] = {}
+        for message in self._read(topic, starts, ends):
+            last[message.key() or b""] = message
+        return [record for message in last.values() if isinstance(record := self._decode(message), kind)]
+
+    def _decode(self, message: Message) -> Any:
+        value = message.value()
+        if value is None:  # a tombstone
+            return None
+        try:
+            return self._codec.decode(value)
+        except DecodeError:
+            self.unreadable += 1
+            return None
+
+    def _read(self, topic: str, starts: dict[int, int], ends: dict[int, int]) -> Iterator[Message]:
+        left = {number for number, end in ends.items() if end > starts[number]}
+        if not left:
+            return
+        self._consumer.assign([TopicPartition(topic, number, starts[number]) for number in left])
+        limit = time.monotonic() + READ_S
+        while left and time.monotonic() < limit:
+            for message in self._consumer.consume(10_000, timeout=0.2):
+                error = message.error()
+                number = message.partition() or 0
+                if error is None:
+                    yield message
+                elif error.code() != KafkaError._PARTITION_EOF:
+                    raise KafkaException(error)
+                if error is not None or (message.offset() or 0) >= ends[number] - 1:
+                    left.discard(number)
+        self._consumer.unassign()
+
+
+def _database(settings: Settings) -> Database:
+    if not settings.database:
+        return Database("", error="not running: `make up`")
+    import psycopg
+
+    address = without_password(settings.database)
+    try:
+        with psycopg.connect(settings.database, connect_timeout=CONNECT_S, autocommit=True) as connection:
+            return _look(connection, address, settings.run)
+    except psycopg.Error as error:
+        return Database(address, error=" ".join(str(error).split()))
+
+
+def _look(connection: Any, address: str, run: str) -> Database:
+    found = "SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'"
+    extension = connection.execute(found).fetchone()
+    present = [table for table in TABLES if connection.execute(EXISTS, (table,)).fetchone()[0]]
+    rows = {table: _count(connection, table, run, bool(extension)) for table in present}
+    newest = connection.execute(NEWEST_CANDLE, {"run": run}).fetchone()[0] if "candles" in present else None
+    return Database(
+        address=address,
+        version=connection.execute("SHOW server_version").fetchone()[0].split()[0],
+        timescaledb=extension[0] if extension else "",
+        rows={table: count for table, (count, _) in rows.items()},
+        estimated=[table for table, (_, exact) in rows.items() if not exact],
+        newest_candle=int(newest.timestamp()) * SECOND if newest else 0,
+    )
+
+
+def _count(connection: Any, table: str, run: str, timescaledb: bool) -> tuple[int, bool]:
+    """The rows of a run, and whether they were counted; where that takes too long: of all runs, estimated."""
+    import psycopg
+    from psycopg import sql
+
+    try:
+        with connection.transaction():
+            connection.execute(sql.SQL("SET LOCAL statement_timeout = {}").format(COUNT_MS))
+            query = sql.SQL("SELECT count(*) FROM {} WHERE run = %s").format(sql.Identifier(table))
+            return int(connection.execute(query, (run,)).fetchone()[0]), True
+    except psycopg.errors.QueryCanceled:
+        row = connection.execute(TIMESCALEDB_ESTIMATE if timescaledb else ESTIMATE, (table,)).fetchone()
+        return max(0, int(row[0])), False
