@@ -102,7 +102,7 @@ class Symbol:
         self.due: i64 = NEVER  # no deadline is before this
         self.offset: i64 = -1  # of the last record that changed anything here
         self.stale_best = False  # an input of the best price has changed
-        self.trigger: i64 = 0  # its event time
+        self.trigger: i64 = 0  # event time of the record, or the time of the deadline, that is at work
         self.quoted = ""  # the source whose new quote that is
 
     def on_quote(self, tick: Quote, offset: i64, append: i64, clock: i64) -> str:
@@ -116,6 +116,7 @@ class Symbol:
         feed = self._begin(tick.source, recv, clock, offset)
         if feed is None:
             return flags.TOO_MANY_SOURCES
+        self.trigger = event
         bid: i64 = tick.bid
         ask: i64 = tick.ask
         bid_size: i64 = tick.bid_size
@@ -143,6 +144,7 @@ class Symbol:
         feed = self._begin(tick.source, recv, clock, offset)
         if feed is None:
             return flags.TOO_MANY_SOURCES
+        self.trigger = event
         identity: object = tick.id or (event, tick.price, tick.size)
         tick = _trade_with(tick, event, recv, marks)
         if self._is_new(feed, tick, event, recv, marks, tick.seq, identity, offset):
@@ -161,6 +163,7 @@ class Symbol:
         feed = self._begin(link.source, recv, clock, offset)
         if feed is None:
             return flags.TOO_MANY_SOURCES
+        self.trigger = event
         before: i64 = feed.life.status
         if link.event == "disconnected":
             self._write(liveness.disconnect(feed.life, self.now), offset)
@@ -169,7 +172,7 @@ class Symbol:
                 feed.life.heartbeats = True
             liveness.sign_of_life(feed.life, self.now, event, recv)
         if feed.life.status != before:
-            self._changed(event)
+            self.stale_best = True
         self._end(feed, offset)
         return ""
 
@@ -270,7 +273,7 @@ class Symbol:
     def _suspect(self, feed: Feed) -> None:
         if not feed.leg.suspect:
             feed.leg.suspect = True
-            self._changed(feed.event)
+            self.stale_best = True
 
     def _reject(self, feed: Feed, tick: Quote | Trade, refusal: Refusal, offset: i64) -> None:
         feed.rejected[refusal.reason] = feed.rejected.get(refusal.reason, 0) + 1
@@ -371,7 +374,7 @@ class Symbol:
         if liveness.sign_of_life(life, self.now, event, recv) and life.gap_cause:
             self._write(liveness.close_gap(life, event), offset)
         if life.status != before:
-            self._changed(event)
+            self.stale_best = True
         for other in self.feeds:
             if other.life.status == liveness.QUIET and other is not feed:
                 liveness.peer_spoke(other.life, self.now)
@@ -382,11 +385,7 @@ class Symbol:
         clean = not tick.flags & flags.NOT_CLEAN
         if best_price.quote(feed.leg, event, tick.bid, tick.ask, tick.bid_size, tick.ask_size, clean):
             self.quoted = feed.name if clean else ""
-        self._changed(event)
-
-    def _changed(self, event: i64) -> None:
         self.stale_best = True
-        self.trigger = event
 
     def _choose(self, now: i64, offset: i64) -> None:
         legs: list[Leg] = []
@@ -417,6 +416,7 @@ class Symbol:
         return due
 
     def _fire(self, now: i64, offset: i64) -> None:
+        self.trigger = now
         for feed in self.feeds:
             if feed.session_at <= now:
                 self._turn_session(feed, now, offset)
@@ -432,7 +432,7 @@ class Symbol:
         for feed in self.feeds:
             if feed.life.deadline <= now:
                 self._write(liveness.silence(feed.life, now, self._newest_peer(feed)), offset)
-                self._changed(now)
+                self.stale_best = True
         for feed in self.feeds:
             if feed.candles.deadline() <= now:
                 self._write_all(candle.on_time(feed.candles, now), offset)
@@ -451,7 +451,7 @@ class Symbol:
         else:
             feed.spike.reseed = True
             self._write(liveness.close_session(feed.life, now), offset)
-        self._changed(now)
+        self.stale_best = True
 
     def _newest_peer(self, feed: Feed) -> i64:
         newest: i64 = 0
