@@ -34,6 +34,7 @@ class Leg:
         self.suspect = False
         self.excluded = False
         self.good: i64 = 0  # quotes in a row near the median, while excluded
+        self.is_new = False  # not chosen from yet
 
     def dump(self) -> list[Any]:
         """State as plain data."""
@@ -73,30 +74,29 @@ class BestPrice:
             self.event = self.last.ts_event
 
 
-def quote(leg: Leg, event: i64, bid: i64, ask: i64, bid_size: i64, ask_size: i64, clean: bool) -> bool:
-    """An accepted quote becomes the current one, unless it is older. Says whether it did."""
+def quote(leg: Leg, event: i64, bid: i64, ask: i64, bid_size: i64, ask_size: i64, clean: bool) -> None:
+    """An accepted quote becomes the current one, unless it is older."""
     leg.suspect = not clean
     if event < leg.event:
-        return False
+        return
     leg.event = event
     leg.bid = bid
     leg.ask = ask
     leg.bid_size = bid_size
     leg.ask_size = ask_size
     leg.mid = (bid + ask) * 5
-    leg.clean = clean
-    return True
+    leg.clean = leg.is_new = clean
 
 
-def choose(state: BestPrice, legs: list[Leg], quoted: str, now: i64, event: i64) -> Best | None:
-    """Choose among the eligible legs (sorted by name). ``quoted``: the source that has just given a quote.
+def choose(state: BestPrice, legs: list[Leg], now: i64, event: i64) -> Best | None:
+    """Choose among the eligible legs (sorted by name).
 
     Gives a record where anything but its times changed, else None. ``now`` and ``event`` in ns.
     """
     if not legs and state.last is None:
         return None
     state.state = "normal"
-    left = _without_outliers(state, legs, quoted)
+    left = _without_outliers(state, legs)
     n: i64 = len(left)
     if n == 0:
         return _publish(state, now, event, "no_source", None, None, 0, 0)
@@ -109,7 +109,7 @@ def choose(state: BestPrice, legs: list[Leg], quoted: str, now: i64, event: i64)
     return _publish(state, now, event, state.state, bid, ask, centre.mid, n)
 
 
-def _without_outliers(state: BestPrice, legs: list[Leg], quoted: str) -> list[Leg]:
+def _without_outliers(state: BestPrice, legs: list[Leg]) -> list[Leg]:
     n: i64 = len(legs)
     if n < 2:
         if n == 1 and legs[0].excluded:
@@ -126,7 +126,7 @@ def _without_outliers(state: BestPrice, legs: list[Leg], quoted: str) -> list[Le
         return _better_of_two(state, legs, band)
     if n > 2:
         for leg in legs:
-            _exclude(leg, apart(leg.mid, ref), band, leg.name == quoted)
+            _exclude(leg, apart(leg.mid, ref), band)
     left = [leg for leg in legs if not leg.excluded]
     if not left:
         state.state = "low_confidence"
@@ -134,11 +134,11 @@ def _without_outliers(state: BestPrice, legs: list[Leg], quoted: str) -> list[Le
     return left
 
 
-def _exclude(leg: Leg, distance: i64, band: i64, is_new: bool) -> None:
+def _exclude(leg: Leg, distance: i64, band: i64) -> None:
     if distance > band:
         leg.excluded = True
         leg.good = 0
-    elif leg.excluded and is_new:
+    elif leg.excluded and leg.is_new:
         leg.good = leg.good + 1 if distance <= band // 2 else 0
         leg.excluded = leg.good < READMIT
 

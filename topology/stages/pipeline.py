@@ -103,7 +103,6 @@ class Symbol:
         self.offset: i64 = -1  # of the last record that changed anything here
         self.stale_best = False  # an input of the best price has changed
         self.trigger: i64 = 0  # event time of the record, or the time of the deadline, that is at work
-        self.quoted = ""  # the source whose new quote that is
 
     def on_quote(self, tick: Quote, offset: i64, append: i64, clock: i64) -> str:
         """Apply a quote; give a dead-letter reason or nothing."""
@@ -383,8 +382,7 @@ class Symbol:
 
     def _requote(self, feed: Feed, tick: Any, event: i64) -> None:
         clean = not tick.flags & flags.NOT_CLEAN
-        if best_price.quote(feed.leg, event, tick.bid, tick.ask, tick.bid_size, tick.ask_size, clean):
-            self.quoted = feed.name if clean else ""
+        best_price.quote(feed.leg, event, tick.bid, tick.ask, tick.bid_size, tick.ask_size, clean)
         self.stale_best = True
 
     def _choose(self, now: i64, offset: i64) -> None:
@@ -393,9 +391,10 @@ class Symbol:
             leg = feed.leg
             if leg.clean and not leg.suspect and feed.life.status == liveness.LIVE:
                 legs.append(leg)
-        best = best_price.choose(self.best, legs, self.quoted, now, self.trigger)
+        best = best_price.choose(self.best, legs, now, self.trigger)
         self.stale_best = False
-        self.quoted = ""
+        for feed in self.feeds:
+            feed.leg.is_new = False
         if best is None:
             return
         self.out.append((best, offset))
