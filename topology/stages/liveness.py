@@ -118,7 +118,7 @@ def disconnect(state: Liveness, now: i64) -> Gap | None:
 
 def open_gap(state: Liveness, start: i64, cause: str) -> Gap | None:
     """Open a gap, unless one is open or the source has never been covered."""
-    if state.gap_cause or start == 0:
+    if state.gap_cause or state.covered == 0:
         return None
     state.gap_cause = cause
     state.opened += 1

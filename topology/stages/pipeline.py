@@ -254,7 +254,7 @@ class Symbol:
         if dedup.repeats(state, event, identity):
             self._reject(feed, tick, Refusal(flags.DUPLICATE, event, newest, dedup.WINDOW), offset)
             return False
-        if feed.contiguous and dedup.hole(state, seq):
+        if feed.contiguous and dedup.hole(state, seq) and feed.open:
             self._write(liveness.skip(feed.life, newest, event), offset)
         if event > newest:
             state.newest = event
