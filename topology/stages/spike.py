@@ -198,9 +198,13 @@ def judge(state: Spike, x: i64, agreed: bool) -> int:
 
 def hold(state: Spike, tick: Quote | Trade, x: i64, recv: i64, offset: i64) -> None:
     """Hold a suspect."""
+    limit = band(state)
     if not state.held:
         state.deadline = recv + state.hold_ns
-    state.held.append(Held(tick, x, state.mids.median(), band(state), offset))
+        if apart(x, state.level) > limit:
+            state.level = 0
+            state.agreed = 0
+    state.held.append(Held(tick, x, state.mids.median(), limit, offset))
 
 
 def accept(state: Spike, x: i64, width: i64, recv: i64) -> None:
@@ -213,6 +217,7 @@ def accept(state: Spike, x: i64, width: i64, recv: i64) -> None:
         state.last_recv = recv
     state.level = 0
     state.agreed = 0
+    state.reseed = False
 
 
 def take_held(state: Spike) -> list[Held]:
