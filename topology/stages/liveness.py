@@ -104,6 +104,8 @@ def pace(state: Liveness, recv: i64) -> None:
         state.interval = state.interval + (gone - state.interval) // 16 if state.interval else gone
     if recv > state.ticked:
         state.ticked = recv
+    if state.status == LIVE:  # the ttl follows the pace
+        _wait(state)
 
 
 def disconnect(state: Liveness, now: i64) -> Gap | None:

@@ -309,6 +309,7 @@ class Symbol:
             self._accept_clean(feed, tick, x, event, recv, offset)
             for other in agreeing:
                 self._release(other)
+                self.due = min(self.due, other.deadline())
 
     def _waiting_at(self, feed: Feed, x: i64, near: i64) -> list[Feed]:
         """Other live sources that hold suspects at the same level."""
