@@ -86,7 +86,7 @@ def add_quote(
 ) -> list[Candle]:
     """Fold a clean quote in; give the rows that this makes final or revises."""
     minute = _minute(state, now, event - event % MINUTE)
-    if minute.ticks == 0:
+    if minute.bid_open == 0:  # not: no ticks. A fetched candle may have prices without a count
         minute.bid_open = minute.bid_high = minute.bid_low = minute.bid_close = bid
         minute.ask_open = minute.ask_high = minute.ask_low = minute.ask_close = ask
         minute.mid_open = minute.mid_high = minute.mid_low = minute.mid_close = mid
@@ -121,7 +121,7 @@ def add_quote(
 def add_trade(state: Candles, now: i64, event: i64, seq: i64, offset: i64, price: i64, size: i64) -> list[Candle]:
     """Fold a trade in; give the rows that this makes final or revises."""
     minute = _minute(state, now, event - event % MINUTE)
-    if minute.trades == 0:
+    if minute.open == 0:
         minute.open = minute.high = minute.low = minute.close = price
         minute.trade_first = minute.trade_last = (event, seq, offset)
     else:

@@ -179,7 +179,7 @@ class Symbol:
         """Apply a candle that backfill or repair has fetched; give a dead-letter reason or nothing."""
         if fetched.source == self.composite.source:
             return flags.UNEXPECTED_RECORD
-        feed = self._begin(fetched.source, self.now, clock, offset)
+        feed = self._begin(fetched.source, max(self.now, clock), clock, offset)
         if feed is None:
             return flags.TOO_MANY_SOURCES
         row = candle.replace(feed.candles, self.now, fetched)
