@@ -16,7 +16,7 @@ from connectors.archive.number import Mantissas, Zone, exact
 from schemas.instrument import ConfigError, Instrument, mantissa, text
 from schemas.record import Quote, Trade
 
-DATA = Path("/work/shared/data")
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 real = pytest.mark.skipif(not DATA.exists(), reason=f"the recorded data are not in {DATA}")
 
 MS = 1_000_000
