@@ -367,3 +367,7 @@ def _console() -> "Console":
 
     console = Console()
     return console if console.is_terminal else Console(width=160)
+
+
+if __name__ == "__main__":
+    main()
