@@ -342,7 +342,8 @@ class Symbol:
             tick = _released(each.tick)
             self._accept_clean(feed, tick, each.x, tick.ts_event, tick.ts_recv, each.offset)
 
-    # Acceptance: liveness, candle, and what the best price needs.
+    # Acceptance: liveness, candle, and what the best price needs. ``offset`` is the tick's own, which one that was
+    # held keeps; gaps and candles carry that of the record at work, so that it never goes back for a key.
 
     def _accept_clean(self, feed: Feed, tick: Any, x: i64, event: i64, recv: i64, offset: i64) -> None:
         self._accept(feed, tick, event, recv, offset)
@@ -351,7 +352,7 @@ class Symbol:
             spike.accept(feed.spike, x, -1, recv)
             if feed.open:
                 rows = candle.add_trade(feed.candles, self.now, event, tick.seq, offset, tick.price, tick.size)
-                self._write_all(rows, offset)
+                self._write_all(rows, self.offset)
             return
         bid: i64 = tick.bid
         ask: i64 = tick.ask
@@ -360,7 +361,7 @@ class Symbol:
         if feed.open:
             rows = candle.add_quote(feed.candles, self.now, event, tick.seq, offset, bid, ask, x)
             if rows:
-                self._write_all(rows, offset)
+                self._write_all(rows, self.offset)
         self._requote(feed, tick, event)
 
     def _accept(self, feed: Feed, tick: Quote | Trade, event: i64, recv: i64, offset: i64) -> None:
@@ -372,7 +373,7 @@ class Symbol:
         before: i64 = life.status
         liveness.pace(life, recv)
         if liveness.sign_of_life(life, self.now, event, recv) and life.gap_cause:
-            self._write(liveness.close_gap(life, event), offset)
+            self._write(liveness.close_gap(life, event), self.offset)
         if life.status != before:
             self.stale_best = True
         for other in self.feeds:
