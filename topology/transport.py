@@ -1,0 +1,450 @@
+"""Faust transport that hands an agent runs of records instead of single ones: `tickloom://host:port[;host:port]`.
+
+    @app.agent(app.topic("market.raw"))
+    async def pipeline(stream):
+        async for batch in stream:      # list[aiokafka.structs.ConsumerRecord] of one partition, never empty
+            ...                         # the batch is acked when this body returns; an exception acks nothing
+
+Theory of operation.
+ - A *span* is the life of a partition from one seek (every assignment ends in one) to the next, or to its
+   revocation. One `Acks` object stands for it: made in the consumer's thread at the seek, dropped at the
+   revocation. Every run of records carries the Acks of the span in which it was taken out of aiokafka.
+   A run whose Acks is not the partition's present one is dropped, for the seek delivers it again; an ack of
+   an earlier span lands in an object that nobody commits from. No generation numbers are compared.
+ - The offset committed is that of the last record of the longest acked prefix, in delivery order, plus one.
+   Holes in the offsets (compaction, transaction markers) mean nothing here. Faust's own `_acked`, `_gap` and
+   `_read_offset` stay empty.
+ - Backpressure: a partition with WINDOW batches out is not taken from. A batch has at most
+   `broker_max_poll_records` records and comes from one fetch of at most `consumer_max_fetch_size` bytes.
+   aiokafka holds one more such fetch per partition. While every partition waits for its agent, nothing is
+   polled, so an agent that acks nothing for `broker_max_poll_interval` loses its partitions to others.
+ - Latency: one request is always waiting in the consumer's thread, so a record costs one hop between the two
+   event loops; an ack that makes room ends that request early. Nothing sleeps while there is work.
+ - Changelog partitions: each run goes straight into its table, in log order, and only its end is told to
+   Faust's recovery, which stays in charge of when recovery is over. The end is aiokafka's position, so it
+   is also reached when the log ends in transaction markers or in records that compaction removed. When Faust
+   pauses a changelog it is paused in aiokafka too, else our own writes to it would be fetched back.
+
+State of the application: forget a partition's in-memory state in `@app.on_partitions_revoked.connect`; no body
+of an agent runs then. Load it from the table when the first batch of a partition arrives: none is delivered
+before its table is recovered (`on_partitions_assigned` fires before that).
+
+All topics except changelogs come as batches, so Faust's reply topics and leader election cannot be used.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from time import monotonic
+from typing import Any, ClassVar, Final, NamedTuple
+
+import aiokafka
+from aiokafka.errors import ConsumerStoppedError
+from aiokafka.structs import ConsumerRecord
+from faust import Stream as FaustStream
+from faust.exceptions import ImproperlyConfigured
+from faust.transport.drivers import TRANSPORTS
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, EventT
+from faust.types.tuples import ConsumerMessage, Message, ack_lock
+
+WINDOW: Final = 4  # batches of a partition that are delivered and not acked
+BATCH_RECORDS: Final = 2_000  # where broker_max_poll_records is not set
+FETCH_WAIT_MS: Final = 100  # how long a broker may hold a fetch; another partition may have to wait for it
+IDLE_WAIT_S: Final = 0.1  # how long a request waits in the thread before it is renewed
+HELD_WAIT_S: Final = 0.01  # between two looks whether a rebalance is over
+STOP_WAIT_S: Final = 20.0  # how long a rebalance or a stop waits for the batch that an agent is working on
+
+# What an App on this transport needs. Log at info (`faust worker -l info`): at warn Faust hides every recovery
+# and rebalance. `-L uvloop` makes both event loops uvloop.
+SETTINGS: Final[dict[str, Any]] = {
+    "Stream": "topology.transport:Stream",
+    "agent_supervisor": "mode.supervisors:CrashingSupervisor",  # a failed batch ends the process
+    "broker_commit_interval": 1.0,
+    "broker_max_poll_interval": 300.0,
+    "broker_max_poll_records": BATCH_RECORDS,
+    "broker_request_timeout": 60.0,
+    "broker_session_timeout": 15.0,
+    "broker_heartbeat_interval": 3.0,
+    "broker_rebalance_timeout": 60.0,
+    "consumer_auto_offset_reset": "earliest",  # recovery seeks to before the first offset and relies on it
+    "consumer_max_fetch_size": 1 << 20,
+    "stream_wait_empty": True,  # finish and commit the batch in hand on SIGTERM
+    "table_standby_replicas": 0,
+    "topic_allow_declare": False,
+    "topic_disable_leader": True,
+}
+
+
+class Acks:
+    """Which deliveries of one partition, since its last seek, are done. Offsets are those of last records."""
+
+    def __init__(self) -> None:
+        self.taken = -1  # offset of the last record taken out of aiokafka
+        self.commit: int | None = None  # everything delivered below this offset is done
+        self._open: deque[int] = deque()
+        self._done: set[int] = set()
+
+    def __len__(self) -> int:
+        """Number of batches out: delivered, and they or one before them not acked."""
+        return len(self._open)
+
+    def deliver(self, offset: int) -> None:
+        """A batch that ends at this offset goes out; ValueError where one at or behind it already did."""
+        last = self._open[-1] if self._open else -1 if self.commit is None else self.commit - 1
+        if offset <= last:
+            raise ValueError(f"batch to offset {offset} delivered after the one to {last}")
+        self._open.append(offset)
+
+    def ack(self, offset: int) -> None:
+        """The batch that ends at this offset is done; ValueError where it is not out."""
+        if offset in self._done or offset not in self._open:
+            raise ValueError(f"ack of offset {offset}, which is not out")
+        self._done.add(offset)
+        while self._open and self._open[0] in self._done:
+            done = self._open.popleft()
+            self._done.remove(done)
+            self.commit = done + 1
+
+
+class Run(NamedTuple):
+    """Records of one partition as taken from aiokafka; none where only its position moved."""
+
+    tp: TP
+    acks: Acks
+    records: list[ConsumerRecord]
+    position: int  # the offset that is read next
+    highwater: int | None
+
+
+class BatchMessage(ConsumerMessage):
+    """The message of a batch: value is the list of records, offset that of the last one."""
+
+    def __init__(self, run: Run, generation: int) -> None:
+        last = run.records[-1]
+        value: Any = run.records
+        super().__init__(
+            last.topic, last.partition, last.offset, last.timestamp / 1000, last.timestamp_type, None,
+            None, value, None, 0, 0, run.tp, generation_id=generation,
+        )  # fmt: skip
+        self.acks = run.acks
+
+
+class Stream(FaustStream[Any]):
+    """Acks a batch when the loop's body has returned, never when it raised or was cancelled.
+
+    Faust's own iterators ack in a `finally`, and ack what they skip because a rebalance has begun.
+    """
+
+    app: Any
+
+    def __aiter__(self) -> AsyncGenerator[Any]:
+        batches = self._batches()
+        self._active_agens.add(batches)
+        return batches
+
+    async def _batches(self) -> AsyncGenerator[Any]:
+        started = await self.maybe_start()
+        try:
+            while not self.should_stop:
+                try:
+                    event = await self.channel.__anext__()
+                except StopAsyncIteration:  # the agent is being stopped
+                    return
+                if not self.app.consumer.begin(event.message):
+                    continue
+                self._on_stream_event_in(event.message.tp, event.message.offset, self, event)
+                self._set_current_event(event)
+                yield event.value
+                self.current_event = None
+                if self.enable_acks:
+                    await self.ack(event)
+        finally:
+            self.current_event = None
+            self._channel_stop_iteration(self.channel)
+            if started:
+                await self.stop()
+                self.service_reset()
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):
+    """aiokafka's side: takes runs of records out of it, and begins a span at every seek."""
+
+    consumer: "Consumer"
+    transport: "Transport"
+    _woken = False
+    _waiter: asyncio.Future[None] | None = None
+
+    def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        # Faust leaves no way to set these two; aiokafka reads them when it starts.
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        consumer._isolation_level = self.transport.isolation_level
+        return consumer
+
+    async def fetch(self, wanted: set[TP]) -> list[Run]:
+        """Called from the app's loop: runs of the wanted partitions as soon as there are any.
+
+        Empty when woken, or after IDLE_WAIT_S.
+        """
+        request = asyncio.run_coroutine_threadsafe(self._fetch(wanted), self.thread_loop)
+        return await asyncio.wrap_future(request)
+
+    def wake(self) -> None:
+        """Called from any thread: end the waiting request, since other partitions are wanted now."""
+        self.thread_loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._woken = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _fetch(self, wanted: set[TP]) -> list[Run]:
+        consumer = self._ensure_consumer()
+        fetcher = consumer._fetcher
+        if consumer._closed or fetcher._closed:
+            raise ConsumerStoppedError
+        runs = await self._take(consumer, wanted)
+        if not runs and not self._woken:
+            self._waiter = fetcher._create_fetch_waiter()
+            if wanted:
+                with fetcher._subscriptions.fetch_context():
+                    await asyncio.wait([self._waiter], timeout=IDLE_WAIT_S)
+            else:
+                await asyncio.wait([self._waiter], timeout=IDLE_WAIT_S)
+            self._waiter.cancel()
+            self._waiter = None
+            runs = await self._take(consumer, wanted)
+        self._woken = False
+        return runs
+
+    async def _take(self, consumer: aiokafka.AIOKafkaConsumer, wanted: set[TP]) -> list[Run]:
+        """Suspends nowhere, so that a run and the Acks of its span cannot come apart."""
+        fetcher = consumer._fetcher
+        if fetcher._subscriptions.reassignment_in_progress:
+            return []
+        assignment = fetcher._subscriptions.subscription.assignment
+        spans = self.consumer.spans
+        limit = consumer._max_poll_records or BATCH_RECORDS
+        runs = []
+        for tp in wanted.intersection(fetcher._records):
+            acks = spans.get(tp)
+            if acks is None:
+                continue
+            records = (await fetcher.fetched_records([tp], 0, limit)).get(tp, [])
+            if records and records[0].offset <= acks.taken:
+                # The log was cut, or the topic made anew, and aiokafka has reset the position.
+                acks = spans[tp] = Acks()
+            if records:
+                acks.taken = records[-1].offset
+            state = assignment.state_value(tp)
+            if state.has_valid_position:
+                runs.append(Run(tp, acks, records, state.position, state.highwater))
+        return runs
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Begin a span of every assigned partition that is not a changelog's."""
+        found: Mapping[TP, int] = await self.call_thread(self._seek_to_committed)
+        return found
+
+    async def _seek_to_committed(self) -> dict[TP, int | None]:
+        consumer = self._ensure_consumer()
+        tps = [tp for tp in self.assignment() if not self.consumer._is_changelog_tp(tp)]
+        for tp in tps:
+            self.consumer.spans.pop(tp, None)
+        topics = [aiokafka.TopicPartition(*tp) for tp in tps]
+        committed = dict(zip(tps, await asyncio.gather(*map(consumer.committed, topics)), strict=True))
+        for topic, tp in zip(topics, tps, strict=True):
+            if committed[tp] is not None:
+                consumer.seek(topic, committed[tp])
+        unread = [topic for topic, tp in zip(topics, tps, strict=True) if committed[tp] is None]
+        if unread and self.app.conf.consumer_auto_offset_reset == "earliest":
+            await consumer.seek_to_beginning(*unread)
+        elif unread:
+            await consumer.seek_to_end(*unread)
+        for tp in tps:
+            self.consumer.spans[tp] = Acks()
+        return committed
+
+    async def _seek_wait(self, consumer: aiokafka.AIOKafkaConsumer, partitions: Mapping[TP, int]) -> None:
+        for tp in partitions:
+            self.consumer.spans.pop(tp, None)
+        await super()._seek_wait(consumer, partitions)
+        for tp in partitions:
+            self.consumer.spans[tp] = Acks()
+
+    def pause(self, tps: set[TP], *, paused: bool) -> None:
+        """Called from the app's loop: stop or go on fetching from the broker."""
+        self.thread_loop.call_soon_threadsafe(self._pause, tps, paused)
+
+    def _pause(self, tps: set[TP], paused: bool) -> None:
+        consumer = self._ensure_consumer()
+        for tp in tps & self.assignment():
+            (consumer.pause if paused else consumer.resume)(aiokafka.TopicPartition(*tp))
+
+
+class Consumer(driver.Consumer):
+    """The app's side: delivers runs to agents and tables, keeps count of acks, commits."""
+
+    app: Any
+    _thread: ConsumerThread
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.spans: dict[TP, Acks] = {}
+        self._asked: set[TP] = set()  # what the request that waits in the thread may take
+        super().__init__(*args, **kwargs)
+        if not issubclass(self.app.conf.Stream, Stream):
+            raise ImproperlyConfigured("tickloom:// needs faust.App(..., **topology.transport.SETTINGS)")
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    # Delivery.
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        while not (self.should_stop or fetcher.should_stop):
+            await self.can_resume_flow.wait()
+            self._asked = {
+                tp
+                for tp in self._get_active_partitions()
+                if (acks := self.spans.get(tp)) is not None and len(acks) < WINDOW
+            }
+            try:
+                runs = await self._thread.fetch(self._asked)
+            except self.consumer_stopped_errors:
+                if self.app.should_stop:
+                    return
+                raise
+            for run in runs:
+                await self._handle(run)
+
+    async def _handle(self, run: Run) -> None:
+        changelog = self._is_changelog_tp(run.tp)
+        while self.spans.get(run.tp) is run.acks:
+            # Faust empties the queues of streams at both ends of a rebalance: hold the run meanwhile.
+            if self.flow_active and (changelog or not self.app.rebalancing):
+                if changelog:
+                    await self._recover(run)
+                elif run.records:
+                    self._deliver(run)
+                return
+            await asyncio.sleep(HELD_WAIT_S)
+
+    def _deliver(self, run: Run) -> None:
+        message = BatchMessage(run, self.app.consumer_generation_id)
+        channels = self.app.topics._tp_index[run.tp]
+        message.incref(len(channels))
+        run.acks.deliver(message.offset)
+        for channel in channels:
+            channel.queue.force_put_nowait(self.app.create_event(None, run.records, {}, message))
+        self.app.monitor.track_tp_end_offset(run.tp, run.highwater)
+
+    async def _recover(self, run: Run) -> None:
+        """Apply a run to its table; then Faust's recovery looks whether that was the last."""
+        tables = self.app.tables
+        recovery = tables.recovery
+        if run.tp not in recovery.active_tps | recovery.standby_tps:
+            return  # a later recovery seeks back
+        offsets = recovery.active_offsets if run.tp in recovery.active_tps else recovery.standby_offsets
+        table = recovery.tp_to_table[run.tp]
+        channel = tables._channels[table]
+        seen = -1 if offsets[run.tp] is None else offsets[run.tp]
+        events: list[EventT[Any]] = []
+        for record in run.records:
+            if record.offset > seen:
+                event = await channel.decode(self._to_message(run.tp, record), propagate=True)
+                await table.on_changelog_event(event)
+                events.append(event)
+        table.apply_changelog_batch(events)
+        offsets[run.tp] = max(seen, run.position - 1)
+        # An event at an offset that recovery has seen is not applied, but makes it look whether it is done.
+        end = ConsumerMessage(*run.tp, offsets[run.tp], 0.0, 0, None, None, None, None, tp=run.tp)
+        tables.changelog_queue.force_put_nowait(self.app.create_event(None, None, {}, end))
+
+    def pause_partitions(self, tps: Iterable[TP]) -> None:
+        """Stop taking from partitions; changelogs are not fetched either."""
+        tps = set(tps)
+        super().pause_partitions(tps)
+        self._thread.pause({tp for tp in tps if self._is_changelog_tp(tp)}, paused=True)
+
+    def resume_partitions(self, tps: Iterable[TP]) -> None:
+        """Go on taking from partitions."""
+        tps = set(tps)
+        super().resume_partitions(tps)
+        self._thread.pause({tp for tp in tps if self._is_changelog_tp(tp)}, paused=False)
+
+    async def _seek(self, partition: TP, offset: int) -> None:
+        await self._thread.seek_wait({partition: offset})
+
+    # Acks and commits.
+
+    def begin(self, message: Message) -> bool:
+        """A stream is about to hand out this message; False: its span is over or ending, drop it."""
+        if not isinstance(message, BatchMessage):
+            raise TypeError(f"{message!r} is not a batch of this transport")
+        if self.spans.get(message.tp) is not message.acks or not self.flow_active:
+            return False
+        if not message.tracked:
+            message.tracked = True
+            self.track_message(message)
+        return True
+
+    def ack(self, message: Message) -> bool:
+        """Every stream is done with this message."""
+        with ack_lock:
+            if message.acked or not isinstance(message, BatchMessage):
+                return False
+            message.acked = True
+            self._unacked_messages.discard(message)
+            message.acks.ack(message.offset)
+            room = message.tp not in self._asked and len(message.acks) < WINDOW
+        if self._waiting_for_ack is not None and not self._waiting_for_ack.done():
+            self._waiting_for_ack.set_result(None)
+        if room:
+            self._asked.add(message.tp)  # woken once is enough
+            self._thread.wake()
+        return True
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
+        for tp, acks in list(self.spans.items()):
+            if acks.commit is not None and (topics is None or tp in topics or tp.topic in topics):
+                yield tp
+
+    def _new_offset(self, tp: TP) -> int | None:
+        acks = self.spans.get(tp)
+        return None if acks is None else acks.commit
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        # Faust has awaited its producer since it asked for these offsets: a seek may have come between.
+        present = {tp: offset for tp, offset in offsets.items() if self._new_offset(tp) is not None}
+        return bool(present) and await super()._commit(present)
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Let Faust stop the flow, wait for the batches in hand and commit; then end the spans."""
+        await super().on_partitions_revoked(revoked)
+        for tp in revoked:
+            self.spans.pop(tp, None)
+            self._committed_offset.pop(tp, None)
+
+    async def wait_empty(self) -> None:
+        """Wait for the batches in hand, not for ever, and commit what is acked."""
+        deadline = monotonic() + STOP_WAIT_S
+        while self._unacked_messages and not self.app.crashed:
+            if monotonic() > deadline:
+                self.log.warning("gave up on %d batches in hand: not acked", len(self._unacked_messages))
+                break
+            await self._wait_for_ack(timeout=1.0)
+        await self.maybe_wait_for_commit_to_finish()  # one that began before the last ack
+        await self.commit_and_end_transactions()
+
+
+class Transport(driver.Transport):
+    """Faust's aiokafka transport with batches; find it as `tickloom://`."""
+
+    Consumer: ClassVar[type[Consumer]] = Consumer
+    # read_committed hides records of open and aborted transactions; set it before the worker starts.
+    isolation_level = "read_uncommitted"
+
+
+# A checkout that is not installed has no entry points.
+TRANSPORTS.aliases.setdefault("tickloom", "topology.transport:Transport")
