@@ -6,9 +6,9 @@ they hold state; and market.raw carries the broker's append time, which bounds w
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from confluent_kafka import (
@@ -37,11 +37,14 @@ LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 ANSWER_S: Final = 5.0  # a broker that is there answers within this
 CHANGE_S: Final = 30.0  # making or removing topics may take the controller this long
 
-#: A coordinator is made at its first use, and loads its groups after a start.
-COORDINATOR_MOVES: Final = (
+#: What a broker says for a moment after a start, after a topic was made, or when a group is used first.
+PASSING: Final = (
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
 )
 #: What the sink reads.
 SUNK: Final = (TICK, BEST, CANDLE, GAP, STATUS)
@@ -55,6 +58,9 @@ COMPACTION: Final = {
 }
 #: The state is read back whole at every start and reassignment, so it is kept shorter still.
 CHANGELOG: Final = COMPACTION | {"segment.bytes": str(16 << 20), "segment.ms": "60000"}
+
+
+T = TypeVar("T")
 
 
 class BrokerError(Exception):
@@ -115,6 +121,11 @@ def sink_id(run: str) -> str:
 def state_topic(run: str) -> str:
     """The changelog of the workers' table `symbols`."""
     return f"{app_id(run)}-symbols-changelog"
+
+
+def create_command(run: str) -> str:
+    """What to type so that the topics of the run are as they should be."""
+    return f"TICKLOOM_RUN={run} tickloom topics create" if run else "tickloom topics create"
 
 
 def plans(run: str) -> list[Plan]:
@@ -205,8 +216,9 @@ def create_topics(
     copies = _replication(admin, replication)
     missing = [plan for name, plan in rows.items() if name not in found]
     done += _make(admin, missing, count, copies)
+    offsets(admin, [plan.name for plan in missing], LATEST)  # answered once they can be written to
     for name, topic in found.items():
-        done += _put_right(admin, rows[name], topic, count)
+        done += _put_right(admin, rows[name], topic, count, run)
     return done
 
 
@@ -226,10 +238,13 @@ def offsets(admin: AdminClient, topics: Iterable[str], spec: OffsetSpec) -> dict
     """The earliest or latest offset of every partition of the topics that exist."""
     known = _metadata(admin).topics
     wanted = [TopicPartition(name, number) for name in topics if name in known for number in known[name].partitions]
+    return _patiently(lambda: _offsets(admin, wanted, spec)) if wanted else {}
+
+
+def _offsets(admin: AdminClient, wanted: list[TopicPartition], spec: OffsetSpec) -> dict[str, dict[int, int]]:
     result: dict[str, dict[int, int]] = {}
-    if wanted:
-        for at, future in admin.list_offsets(dict.fromkeys(wanted, spec), request_timeout=ANSWER_S).items():
-            result.setdefault(at.topic, {})[at.partition] = future.result().offset
+    for at, future in admin.list_offsets(dict.fromkeys(wanted, spec), request_timeout=ANSWER_S).items():
+        result.setdefault(at.topic, {})[at.partition] = future.result().offset
     return result
 
 
@@ -274,10 +289,13 @@ def _find(admin: AdminClient, names: list[str]) -> dict[str, Found]:
     if not known:
         return {}
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in known]
-    configs = {
-        resource.name: {entry.name: entry.value for entry in _done(future).values()}
-        for resource, future in admin.describe_configs(resources, request_timeout=ANSWER_S).items()
-    }
+    answers = _patiently(
+        lambda: {
+            resource.name: _done(future)
+            for resource, future in admin.describe_configs(resources, request_timeout=ANSWER_S).items()
+        }
+    )
+    configs = {name: {entry.name: entry.value for entry in answer.values()} for name, answer in answers.items()}
     return {
         name: Found(
             partitions=len(topic.partitions),
@@ -290,7 +308,7 @@ def _find(admin: AdminClient, names: list[str]) -> dict[str, Found]:
 
 
 def _compare(plan: Plan, found: Found | None, partitions: int, run: str, used: bool) -> Report:
-    fix = f"TICKLOOM_RUN={run} tickloom topics create" if run else "tickloom topics create"
+    fix = create_command(run)
     if found is None:
         return Report(plan.name, None, [f"missing; fix: {fix}"])
     problems = []
@@ -344,7 +362,7 @@ def _make(admin: AdminClient, missing: list[Plan], partitions: int, replication:
     return done
 
 
-def _put_right(admin: AdminClient, plan: Plan, found: Found, partitions: int) -> list[str]:
+def _put_right(admin: AdminClient, plan: Plan, found: Found, partitions: int, run: str) -> list[str]:
     """Change settings that are wrong; add partitions while there is no record whose key they would move."""
     done = []
     wrong = {key: value for key, value in plan.required.items() if found.config.get(key) != value}
@@ -361,7 +379,7 @@ def _put_right(admin: AdminClient, plan: Plan, found: Found, partitions: int) ->
         if any(ends.values()):
             done.append(
                 f"left {plan.name} at {found.partitions} partitions, as its records would be in wrong ones; "
-                f"to delete them and make it anew: tickloom topics create --recreate {plan.name}"
+                f"to delete them and make it anew: {create_command(run)} --recreate {plan.name}"
             )
         else:
             for future in admin.create_partitions([NewPartitions(plan.name, partitions)]).values():
@@ -387,15 +405,22 @@ def _delete(admin: AdminClient, name: str) -> str:
 
 def _describe(admin: AdminClient, group: str) -> Any:
     """The group as Kafka describes it; None where there is none."""
+    try:
+        return _patiently(lambda: _done(admin.describe_consumer_groups([group])[group]))
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+            return None
+        raise
+
+
+def _patiently(ask: Callable[[], T]) -> T:
+    """Ask again while the broker says what passes."""
     limit = time.monotonic() + CHANGE_S
     while True:
         try:
-            return _done(admin.describe_consumer_groups([group])[group])
+            return ask()
         except KafkaException as error:
-            code = error.args[0].code()
-            if code == KafkaError.GROUP_ID_NOT_FOUND:
-                return None
-            if code not in COORDINATOR_MOVES or time.monotonic() > limit:
+            if error.args[0].code() not in PASSING or time.monotonic() > limit:
                 raise
             time.sleep(0.1)
 

@@ -82,8 +82,11 @@ def gather(settings: Settings, codec: Codec) -> Overview:
     try:
         client = admin.connect(settings.broker)
         return _kafka(settings, client, codec, database)
-    except (admin.BrokerError, KafkaException) as error:
-        return Overview(settings.run, settings.broker, kafka_error=str(error), database=database)
+    except admin.BrokerError as error:
+        away = str(error)
+    except KafkaException as error:
+        away = error.args[0].str()
+    return Overview(settings.run, settings.broker, kafka_error=away, database=database)
 
 
 def _kafka(settings: Settings, client: Any, codec: Codec, database: Database) -> Overview:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from schemas.flags import REASONS
 from schemas.record import Status
+from topology.admin import create_command
 from topology.status import Database, Overview
 
 SECOND: Final = 1_000_000_000
@@ -25,7 +26,8 @@ def show(overview: Overview, console: Console, now: int) -> None:
         console.print(Text.assemble(("Kafka     ", "bold"), (overview.kafka_error, "red")))
     else:
         console.print(Text.assemble(("Kafka     ", "bold"), overview.broker))
-        for line in overview.topic_problems:
+        none = [f"no topics yet: {create_command(overview.run)}"]
+        for line in overview.topic_problems if overview.partitions else none:
             console.print(Text.assemble(("  ! ", "red"), line))
     _database(overview.database, console)
     if not overview.kafka_error and overview.partitions:
