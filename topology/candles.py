@@ -17,11 +17,11 @@ from psycopg.rows import dict_row
 
 from schemas import flags
 from schemas.instrument import ConfigError
+from topology import database
 from topology.config import Settings
 
 NEWEST: Final = 60  # rows without --from
 BATCH: Final = 5000
-CONNECT_S: Final = 5
 COLUMNS: Final[LiteralString] = (
     "start, revision, open, high, low, close, volume, "
     "bid_open, bid_high, bid_low, bid_close, ask_open, ask_high, ask_low, ask_close, "
@@ -49,7 +49,7 @@ class Query(msgspec.Struct, frozen=True):
 def reading(settings: Settings, query: Query) -> Iterator[Iterator[Row]]:
     """Give the candles in the order of time. Raises ConfigError where symbol or source are not known."""
     values = {**msgspec.structs.asdict(query), "run": settings.run}
-    with psycopg.connect(settings.database, connect_timeout=CONNECT_S) as connection:
+    with database.connect(settings.database) as connection, connection.transaction():
         _check(connection, settings, query)
         if query.start is None:
             newest: LiteralString = f"SELECT {COLUMNS} {WHERE} ORDER BY start DESC LIMIT {NEWEST}"
@@ -62,7 +62,7 @@ def reading(settings: Settings, query: Query) -> Iterator[Iterator[Row]]:
             yield (_readable(row) for row in cursor)
 
 
-def _check(connection: "psycopg.Connection[Any]", settings: Settings, query: Query) -> None:
+def _check(connection: database.Connection, settings: Settings, query: Query) -> None:
     run = f"run {settings.run}" if settings.run else "the live run"
     try:
         known = _names(connection, "SELECT DISTINCT symbol FROM instruments WHERE run = %s", settings.run)
@@ -84,7 +84,7 @@ def _check(connection: "psycopg.Connection[Any]", settings: Settings, query: Que
         raise ConfigError("the database has no tables yet: `tickloom sink` makes and fills them") from error
 
 
-def _names(connection: "psycopg.Connection[Any]", text: LiteralString, *values: str) -> list[str]:
+def _names(connection: database.Connection, text: LiteralString, *values: str) -> list[str]:
     return sorted(row[0] for row in connection.execute(text, values))
 
 

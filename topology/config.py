@@ -23,6 +23,7 @@ from schemas.instrument import ConfigError
 DEFAULT_FILE = Path("tickloom.yaml")
 DEFAULT_WEB_PORT = 6066  # as every Faust user expects
 CONFIG = "TICKLOOM_CONFIG"
+ELSEWHERE = (CONFIG, "TICKLOOM_PURE")  # read here and by setup.py
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -122,7 +123,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     for variable, value in environ.items():
         if variable in fields and value:
             values[fields[variable]] = _read(fields[variable], variable, value)
-        elif variable.startswith("TICKLOOM_") and variable not in fields and variable != CONFIG:
+        elif variable.startswith("TICKLOOM_") and variable not in fields and variable not in ELSEWHERE:
             raise ConfigError(f"{variable} is no setting{_meant(variable, [*fields, CONFIG])}")
     return values
 

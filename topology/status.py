@@ -11,18 +11,20 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
+import psycopg
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from psycopg import sql
 
 from schemas.codec import Codec, DecodeError
+from schemas.instrument import ConfigError
 from schemas.record import Gap, Status
 from schemas.topics import DEAD_LETTER, GAP, RAW, STATUS, named
-from topology import admin
+from topology import admin, database
 from topology.config import Settings, without_password
 
 READ_S: Final = 20.0  # a compacted topic that takes longer to read is reported as far as it was read
 TAIL: Final = 20  # records at the end of a partition among which its newest time is looked for
 COUNT_MS: Final = 2000  # a table that takes longer to count is estimated
-CONNECT_S: Final = 4
 SECOND: Final = 1_000_000_000
 ESTIMATE: Final = "SELECT reltuples::bigint FROM pg_class WHERE oid = %s::regclass"
 TIMESCALEDB_ESTIMATE: Final = "SELECT approximate_row_count(%s::regclass)"
@@ -76,20 +78,20 @@ class Overview(msgspec.Struct, frozen=True):
 
 def gather(settings: Settings, codec: Codec) -> Overview:
     """Ask Kafka and the database. Raises nothing for a server that is away: the answer says so."""
-    database = _database(settings)
+    found = _database(settings)
     if not settings.broker:
-        return Overview(settings.run, "", kafka_error="not running: `make up`", database=database)
+        return Overview(settings.run, "", kafka_error="not running: `make up`", database=found)
     try:
         client = admin.connect(settings.broker)
-        return _kafka(settings, client, codec, database)
+        return _kafka(settings, client, codec, found)
     except admin.BrokerError as error:
         away = str(error)
     except KafkaException as error:
         away = error.args[0].str()
-    return Overview(settings.run, settings.broker, kafka_error=away, database=database)
+    return Overview(settings.run, settings.broker, kafka_error=away, database=found)
 
 
-def _kafka(settings: Settings, client: Any, codec: Codec, database: Database) -> Overview:
+def _kafka(settings: Settings, client: Any, codec: Codec, found: Database) -> Overview:
     run = settings.run
     problems = [f"{report.topic}: {line}" for report in admin.inspect(client, run) for line in report.problems]
     groups = admin.groups(client, run)
@@ -120,7 +122,7 @@ def _kafka(settings: Settings, client: Any, codec: Codec, database: Database) ->
         dead_letters=sum(end - starts[dead][number] for number, end in ends.get(dead, {}).items()),
         open_gaps=sorted((each for each in gaps if each.status == "open"), key=lambda each: each.start),
         unreadable=reader.unreadable,
-        database=database,
+        database=found,
     )
 
 
@@ -197,13 +199,11 @@ class Reader:
 def _database(settings: Settings) -> Database:
     if not settings.database:
         return Database("", error="not running: `make up`")
-    import psycopg
-
     address = without_password(settings.database)
     try:
-        with psycopg.connect(settings.database, connect_timeout=CONNECT_S, autocommit=True) as connection:
+        with database.connect(settings.database) as connection:
             return _look(connection, address, settings.run)
-    except psycopg.Error as error:
+    except (ConfigError, database.DatabaseAway, psycopg.Error) as error:
         return Database(address, error=" ".join(str(error).split()))
 
 
@@ -225,9 +225,6 @@ def _look(connection: Any, address: str, run: str) -> Database:
 
 def _count(connection: Any, table: str, run: str, timescaledb: bool) -> tuple[int, bool]:
     """The rows of a run, and whether they were counted; where that takes too long: of all runs, estimated."""
-    import psycopg
-    from psycopg import sql
-
     try:
         with connection.transaction():
             connection.execute(sql.SQL("SET LOCAL statement_timeout = {}").format(COUNT_MS))

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from uuid import uuid4
 
 import psycopg
@@ -12,10 +11,10 @@ from psycopg import sql
 
 from deploy.local import Stack
 from topology import cli
+from topology.database import migrate
 
 pytestmark = pytest.mark.integration
 
-TABLES = Path(__file__).parents[2] / "deploy" / "migrations" / "0001_tables.sql"
 QUOTES = "run, symbol, source, start, revision, mid_open, mid_high, mid_low, mid_close"
 TRADES = "open, high, low, close"
 REST = "volume, ticks, trades, flags, source_offset"
@@ -29,6 +28,7 @@ def database(stack: Stack) -> Iterator[str]:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
         address = stack.database.rpartition("/")[0] + "/" + name._obj[0]
         try:
+            migrate(address, say=lambda _: None)
             with psycopg.connect(address) as filled:
                 fill(filled)
             yield address
@@ -37,7 +37,6 @@ def database(stack: Stack) -> Iterator[str]:
 
 
 def fill(connection: "psycopg.Connection[tuple[object, ...]]") -> None:
-    connection.execute(TABLES.read_bytes())
     connection.execute(
         "INSERT INTO instruments SELECT '', unnest(ARRAY['EURUSD', 'BTCUSDT']), 'fx', 5, 0, 'fx', 0, 1, 'best'"
     )
@@ -144,6 +143,6 @@ def test_a_database_without_tables_says_who_makes_them(stack: Stack, database: s
 def test_a_database_that_is_away_is_one_line(database: str) -> None:
     result = candles("postgresql://me:hunter2@127.0.0.1:1/db", "EURUSD")
     assert result.exit_code == 1
-    assert result.output.startswith("Error: the database (TICKLOOM_DATABASE): ")
+    assert result.output.startswith("Error: the database at 127.0.0.1:1 (TICKLOOM_DATABASE)")
     assert result.output.count("\n") == 1
     assert "hunter2" not in result.output
