@@ -43,29 +43,39 @@ class Row(msgspec.Struct, frozen=True):
         return not self.differences
 
 
-def compare(expected: Expected, seen: Seen, stored: Stored) -> list[Row]:
-    """Hold everything reported and stored against what must have come of the events sent."""
-    gaps = {(gap.symbol, gap.source, gap.start): gap for gap in expected.gaps()}
-    best = seen.best_candles()
+CAUSES = {
+    "silent, but connected": "stale",
+    "disconnected": "disconnect",
+    "left out in sequence": "sequence",
+}
+
+
+def reported(expected: Expected, seen: Seen) -> list[Row]:
+    """What the feed injected, and what the pipeline reported of it in its output topics."""
+    gaps = _ledger(expected)
     return [
         *_ticks(expected, seen),
         *(
-            _things(what, f"gap found, cause {cause}", _caused(gaps, cause), _caused(seen.gaps, cause))
+            _things(what, f"a gap, cause {cause}", _caused(gaps, cause), _caused(seen.gaps, cause))
             for what, cause in CAUSES.items()
         ),
-        _things("candles of the brokers", "stored", expected.candles(), _candles(stored, best=False)),
-        _things("candles of the best price", "stored", best, _candles(stored, best=True)),
-        _things("gaps", "stored", gaps, stored.gaps),
-        _counts("accepted ticks", "stored", _accepted(expected), stored.ticks),
-        _counts("unreadable records", "dead letter", {}, {("any", "any"): seen.dead_letters}),
     ]
 
 
-CAUSES = {
-    "broker silent, but connected": "stale",
-    "broker disconnected": "disconnect",
-    "sequence numbers left out": "sequence",
-}
+def compare(expected: Expected, seen: Seen, stored: Stored) -> list[Row]:
+    """Hold everything reported and stored against what must have come of the events sent."""
+    return [
+        *reported(expected, seen),
+        _counts("records nobody can read", "dead letters", {}, {("any", "any"): seen.dead_letters}),
+        _counts("accepted ticks", "stored", _accepted(expected), stored.ticks),
+        _things("gaps", "stored", _ledger(expected), stored.gaps),
+        _things("candles of brokers", "stored", expected.candles(), _candles(stored, best=False)),
+        _things("candles of best price", "stored", seen.best_candles(), _candles(stored, best=True)),
+    ]
+
+
+def _ledger(expected: Expected) -> dict[tuple[str, str, int], Gap]:
+    return {(gap.symbol, gap.source, gap.start): gap for gap in expected.gaps()}
 
 
 def _ticks(expected: Expected, seen: Seen) -> list[Row]:
@@ -85,7 +95,7 @@ def _ticks(expected: Expected, seen: Seen) -> list[Row]:
         _counts("exact duplicates", "refused DUPLICATE", sent(Label.DUPLICATE), refused(flags.DUPLICATE)),
         _counts("snapshot repeats", "refused OLD_SNAPSHOT", sent(Label.SNAPSHOT), refused(flags.OLD_SNAPSHOT)),
         _counts("late by over 15 min", "refused LATE", sent(Label.LATE), refused(flags.LATE)),
-        _counts("spikes and first of jumps", "held as suspects", sent(Label.SPIKE, Label.JUMP), held),
+        _counts("spikes, first of jumps", "held as suspects", sent(Label.SPIKE, Label.JUMP), held),
         _counts("single-tick spikes", "refused SPIKE", sent(Label.SPIKE), refused(flags.SPIKE)),
         _counts("jumps of all brokers", "confirmed, RELEASED", sent(Label.JUMP), flagged(flags.RELEASED)),
         _counts("a clock 1 h ahead", "flagged BAD_CLOCK", sent(Label.WRONG_CLOCK), flagged(flags.BAD_CLOCK)),

@@ -17,13 +17,13 @@ SECOND = 1_000_000_000
 MINUTE = 60 * SECOND
 RATE_S = 5  # ticks/s are counted over this long
 HAPPENINGS = 50
+TOGETHER_NS = SECOND  # what is told of several symbols within this is one happening
 NO_PRICE = ("no_source", "locked", "crossed")  # states of best that make no candle
 
-#: Reasons that are worth a line when they happen; duplicates and snapshots are too many.
+#: Reasons that are worth a line when they happen; the others are too many.
 TELLING = {
     flags.SPIKE: "a spike of {} was held, then refused",
     flags.SPIKE_TIMEOUT: "a suspect of {} was refused, as nothing confirmed it",
-    flags.LATE: "a late tick of {} was refused",
 }
 OPENED = {"stale": "{} is connected but silent: gap opened", "disconnect": "{} is disconnected: gap opened"}
 
@@ -32,7 +32,7 @@ OPENED = {"stale": "{} is connected but silent: gap opened", "disconnect": "{} i
 class Happening:
     """Something worth a line: the same of several symbols at about the same time is one."""
 
-    at_ns: int  # stream time
+    at_ns: int  # when it was read
     what: str
     symbols: list[str]
 
@@ -81,13 +81,13 @@ class Seen:
         if isinstance(record, Quote | Trade):
             self._take_tick(record, now_ns)
         elif isinstance(record, Rejected):
-            self._take_rejected(record)
+            self._take_rejected(record, now_ns)
         elif isinstance(record, Best):
             self._take_best(record, now_ns)
         elif isinstance(record, Candle):
             self.candles[record.symbol, record.source, record.start] = record
         elif isinstance(record, Gap):
-            self._take_gap(record)
+            self._take_gap(record, now_ns)
         elif isinstance(record, Status):
             self.status[record.symbol, record.source] = record
 
@@ -125,16 +125,16 @@ class Seen:
             self.flagged[name, *key] += 1
         if tick.flags & flags.RELEASED:
             what = f"{tick.source} jumped and was held, then others followed: released"
-            self._tell(tick.ts_recv, what, tick.symbol)
+            self._tell(now_ns, what, tick.symbol)
         newest = self._newest.get(key, 0)
         self.reordered[key] += tick.ts_event < newest
         self._newest[key] = max(newest, tick.ts_event)
 
-    def _take_rejected(self, rejected: Rejected) -> None:
+    def _take_rejected(self, rejected: Rejected, now_ns: int) -> None:
         tick = rejected.tick
         self.refused[rejected.reason, tick.symbol, tick.source] += 1
         if (what := TELLING.get(rejected.reason)) is not None:
-            self._tell(tick.ts_recv, what.format(tick.source), tick.symbol)
+            self._tell(now_ns, what.format(tick.source), tick.symbol)
 
     def _take_best(self, best: Best, now_ns: int) -> None:
         self.best[best.symbol] = best
@@ -148,19 +148,19 @@ class Seen:
             minute.add((best.ts_event, 0, self.best_count), prices)
             minute.ticks += 1
 
-    def _take_gap(self, gap: Gap) -> None:
+    def _take_gap(self, gap: Gap, now_ns: int) -> None:
         self.gaps[gap.symbol, gap.source, gap.start] = gap
         if gap.status == "open":
-            self._tell(gap.start, OPENED.get(gap.cause, "{}: gap opened").format(gap.source), gap.symbol)
+            self._tell(now_ns, OPENED.get(gap.cause, "{}: gap opened").format(gap.source), gap.symbol)
         elif gap.cause == "sequence":
-            self._tell(gap.end, f"{gap.source} left out sequence numbers: gap noted", gap.symbol)
+            self._tell(now_ns, f"{gap.source} left out sequence numbers: gap noted", gap.symbol)
         else:
-            self._tell(gap.end, f"{gap.source} is back: gap closed", gap.symbol)
+            self._tell(now_ns, f"{gap.source} is back: gap closed", gap.symbol)
 
-    def _tell(self, at_ns: int, what: str, symbol: str) -> None:
-        for happening in list(self.happenings)[-8:]:
-            if happening.what == what and abs(happening.at_ns - at_ns) < 3 * SECOND:
+    def _tell(self, now_ns: int, what: str, symbol: str) -> None:
+        for happening in self.happenings:
+            if happening.what == what and now_ns < happening.at_ns + TOGETHER_NS:
                 if symbol not in happening.symbols:
                     happening.symbols.append(symbol)
                 return
-        self.happenings.append(Happening(at_ns, what, [symbol]))
+        self.happenings.append(Happening(now_ns, what, [symbol]))
