@@ -62,12 +62,11 @@ class Partition:
     def _pass_time(self, ts: i64, offset: i64, append: i64) -> None:
         if ts > append + SKEW_NS:
             ts = append
-        if ts <= self.clock:
-            return
-        self.clock = ts
+        if ts > self.clock:
+            self.clock = ts
         for name, symbol in self.symbols.items():
-            if symbol.due <= ts and offset > symbol.offset:
-                symbol.advance(ts, offset)
+            if symbol.due <= max(self.clock, symbol.now) and offset > symbol.offset:
+                symbol.advance(self.clock, offset)
                 if symbol.offset == offset:
                     self.touched[name] = symbol
 

@@ -131,7 +131,8 @@ class Symbol:
                 tick = _quote_with(tick, event, recv, marks)
                 if marks & flags.NOT_CLEAN:
                     self._accept(feed, tick, event, recv, offset)
-                    self._requote(feed, tick, event)
+                    if feed.open:
+                        self._requote(feed, tick, event)
                 else:
                     self._judge(feed, tick, (bid + ask) * 5, event, recv, offset)
         self._end(feed, offset)
@@ -191,6 +192,7 @@ class Symbol:
 
     def advance(self, now: i64, offset: i64) -> None:
         """Let time pass: every deadline at or before ``now`` fires, at its own time."""
+        now = max(now, self.now)  # a delayed record: what it left due fires too
         while self.due <= now:
             due = self._earliest()
             self.due = due
@@ -199,8 +201,7 @@ class Symbol:
             self.now = max(self.now, due)
             self._fire(self.now, offset)
             self.offset = offset
-        if now > self.now:
-            self.now = now
+        self.now = now
 
     # Beginning and end of a record.
 
@@ -270,7 +271,7 @@ class Symbol:
             self._suspect(feed)
 
     def _suspect(self, feed: Feed) -> None:
-        if not feed.leg.suspect:
+        if feed.open and not feed.leg.suspect:
             feed.leg.suspect = True
             self.stale_best = True
 
@@ -362,7 +363,7 @@ class Symbol:
             rows = candle.add_quote(feed.candles, self.now, event, tick.seq, offset, bid, ask, x)
             if rows:
                 self._write_all(rows, self.offset)
-        self._requote(feed, tick, event)
+            self._requote(feed, tick, event)
 
     def _accept(self, feed: Feed, tick: Quote | Trade, event: i64, recv: i64, offset: i64) -> None:
         self.out.append((tick, offset))
@@ -451,6 +452,7 @@ class Symbol:
             self._write(liveness.open_session(feed.life, now), offset)
         else:
             feed.spike.reseed = True
+            feed.leg.suspect = True  # Friday's quote is no quote on Sunday: a new one must come first
             self._write(liveness.close_session(feed.life, now), offset)
         self.stale_best = True
 
