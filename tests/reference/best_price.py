@@ -10,10 +10,10 @@ from tests.reference.validity import is_clean, x_of
 
 def accepted(source: Source, tick: Quote) -> None:
     """Take an accepted quote of an open session as the current one, unless it is older."""
+    source.suspect = not is_clean(tick)
     if source.current is not None and tick.ts_event < source.current.ts_event:
         return
     source.current = tick
-    source.suspect = not is_clean(tick)
     source.new_quote = is_clean(tick)
 
 

@@ -20,9 +20,11 @@ def feed(symbol: Symbol, name: str, record: Quote | Trade | Best, offset: int) -
     rows = []
     if minute.revision >= 0:
         rows.append(write(symbol, series, minute, minute.revision + 1))
-    elif symbol.instrument.rules.provisional_ns > 0 and minute.provisional_at is None:
-        step = symbol.instrument.rules.provisional_ns
-        minute.provisional_at = (symbol.now // step + 1) * step
+    elif symbol.instrument.rules.provisional_ns > 0:
+        minute.changed = True
+        if series.provisional_at is None:
+            step = symbol.instrument.rules.provisional_ns
+            series.provisional_at = (symbol.now // step + 1) * step
     series.watermark = max(series.watermark, record.ts_event)
     over = series.watermark - symbol.instrument.rules.lateness_ns - MINUTE
     due = [this for this in in_order(series) if this.revision < 0 and this.start <= over]
@@ -46,13 +48,9 @@ def open_minute(symbol: Symbol, series: Series, start: int) -> Minute:
 
 def deadlines(symbol: Symbol, series: Series) -> list[int]:
     """When rows are due."""
-    due = []
-    for minute in in_order(series):
-        if minute.revision < 0:
-            due.append(minute.start + MINUTE + symbol.instrument.rules.grace_ns)
-            if minute.provisional_at is not None:
-                due.append(minute.provisional_at)
-    return due
+    grace = symbol.instrument.rules.grace_ns
+    due = [minute.start + MINUTE + grace for minute in in_order(series) if minute.revision < 0]
+    return due if series.provisional_at is None else [*due, series.provisional_at]
 
 
 def fire(symbol: Symbol, series: Series) -> list[Candle]:
@@ -60,14 +58,15 @@ def fire(symbol: Symbol, series: Series) -> list[Candle]:
     over = symbol.now - symbol.instrument.rules.grace_ns - MINUTE
     final = [minute for minute in in_order(series) if minute.revision < 0 and minute.start <= over]
     rows = [write(symbol, series, minute, 0) for minute in final]
-    changed = [minute for minute in in_order(series) if minute.provisional_at is not None]
-    due = [minute for minute in changed if minute.provisional_at <= symbol.now]
-    return rows + [write(symbol, series, minute, -1) for minute in due]
+    if series.provisional_at is not None and series.provisional_at <= symbol.now:
+        series.provisional_at = None
+        rows += [write(symbol, series, minute, -1) for minute in in_order(series) if minute.changed]
+    return rows
 
 
 def write(symbol: Symbol, series: Series, minute: Minute, revision: int) -> Candle:
     """The row of a minute as it is now."""
-    minute.revision, minute.provisional_at = revision, None
+    minute.revision, minute.changed = revision, False
     row = row_of(symbol, series, minute)
     if minute.replaced is not None:
         return fold(minute.replaced, row, revision)
@@ -131,12 +130,13 @@ def backfill(symbol: Symbol, candle: Candle) -> list[Candle]:
     """A row fetched from the source: it fills a minute that is absent or partial."""
     series = symbol.series.setdefault(candle.source, Series(candle.source))
     values = {name: getattr(candle, name) for name in Candle.__struct_fields__}
-    values["flags"] |= flags.BACKFILL
+    values["flags"] = flags.BACKFILL
     minute = series.minutes.get(candle.start)
-    if minute is None:
+    is_old = candle.start + 17 * MINUTE < symbol.now
+    if minute is None or is_old:
         values["revision"] = 0
         row = Candle(**values)
-        if candle.start + 17 * MINUTE >= symbol.now:
+        if not is_old:
             minute = open_minute(symbol, series, candle.start)
             minute.revision, minute.replaced = 0, row
         return [row]
@@ -144,6 +144,6 @@ def backfill(symbol: Symbol, candle: Candle) -> list[Candle]:
         series.dropped += 1
         return []
     values["revision"] = minute.revision + 1
-    minute.revision, minute.replaced, minute.provisional_at = minute.revision + 1, Candle(**values), None
+    minute.revision, minute.replaced, minute.changed = minute.revision + 1, Candle(**values), False
     minute.quotes, minute.trades = [], []
     return [minute.replaced]

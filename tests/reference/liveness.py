@@ -31,10 +31,10 @@ def become(symbol: Symbol, source: Source, status: str) -> None:
 
 def sign_of_life(symbol: Symbol, source: Source, recv: int, event: int) -> bool:
     """Note that a source lives; False where the record is too old to say so."""
+    source.covered = event if source.covered is None else max(source.covered, event)
     if symbol.now > recv + ttl(source, symbol.instrument.rules):
         return False
     source.alive = recv if source.alive is None else max(source.alive, recv)
-    source.covered = event if source.covered is None else max(source.covered, event)
     source.down = False
     if source.is_open:
         become(symbol, source, "live")
@@ -60,7 +60,7 @@ def accepted(symbol: Symbol, source: Source, tick: Tick) -> None:
         passed = min(tick.ts_recv - source.accepted_recv, symbol.instrument.rules.ttl_max_ns)
         if passed > 0:
             source.interval = source.interval + (passed - source.interval) // 16 if source.interval else passed
-    source.accepted_recv = tick.ts_recv
+    source.accepted_recv = max(tick.ts_recv, source.accepted_recv or 0)
     took = tick.ts_recv - tick.ts_event
     source.latency = took if source.latency is None else source.latency + (took - source.latency) // 16
     if sign_of_life(symbol, source, tick.ts_recv, tick.ts_event) and source.is_open:
@@ -97,17 +97,18 @@ def sequence_gap(symbol: Symbol, source: Source, first: int, last: int) -> None:
 
 def deadline(symbol: Symbol, source: Source) -> tuple[int, str] | None:
     """When the silence of a source next means something, and the status it then gets."""
-    if source.alive is None:
-        return None
     patience = ttl(source, symbol.instrument.rules)
     if source.status == "live":
+        assert source.alive is not None
         return source.alive + patience + 1, "stale" if is_expected(symbol, source) else "quiet"
-    if source.status == "quiet":
-        ends = [source.alive + symbol.instrument.rules.silence_ns]
-        if source.peer_spoke is not None:
-            ends.append(source.peer_spoke + patience)
-        return min(ends) + 1, "stale"
-    return None
+    if source.status != "quiet":
+        return None
+    ends = []
+    if source.alive is not None:
+        ends.append(source.alive + symbol.instrument.rules.silence_ns)
+    if source.peer_spoke is not None:
+        ends.append(source.peer_spoke + patience)
+    return (min(ends) + 1, "stale") if ends else None
 
 
 def is_expected(symbol: Symbol, source: Source) -> bool:
@@ -135,6 +136,7 @@ def session_change(symbol: Symbol, source: Source) -> None:
     source.is_open = calendar.is_open(source.calendar, edge)
     if not source.is_open:
         source.session_closed = True
+        source.suspect = True  # a quote from before the close is none after the open
         become(symbol, source, "closed")
         close_gap(symbol, source, edge)
     elif source.down:
@@ -152,8 +154,8 @@ def status(symbol: Symbol, source: Source) -> Status:
         source=source.name,
         status=source.status,
         since=source.since,
-        ts_event=source.newest_tick.ts_event if source.newest_tick else 0,
-        ts_recv=source.newest_tick.ts_recv if source.newest_tick else 0,
+        ts_event=source.newest_event,
+        ts_recv=source.last_recv,
         latency_ns=source.latency or 0,
         interval_ns=source.interval,
         spread=source.spread,

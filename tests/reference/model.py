@@ -65,7 +65,6 @@ class Source:
     good: int = 0
     window: list[int] = field(default_factory=list)
     spreads: list[int] = field(default_factory=list)
-    newest_x: int | None = None
     spike_recv: int | None = None
     session_closed: bool = False
     held: list[Held] = field(default_factory=list)
@@ -95,7 +94,8 @@ class Source:
     excluded: bool = False
     good_count: int = 0
     # status
-    newest_tick: Tick | None = None
+    newest_event: int = 0
+    last_recv: int = 0
     arrived: int = 0
     accepted: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
@@ -115,7 +115,7 @@ class Minute:
     quotes: list[tuple[int, int, int, int, int, int]] = field(default_factory=list)
     trades: list[tuple[int, int, int, int, int]] = field(default_factory=list)
     revision: int = -1  # of the last final row; -1: not final yet
-    provisional_at: int | None = None
+    changed: bool = False  # since its last provisional row
     replaced: Any = None  # the candle that backfill put here
 
 
@@ -126,6 +126,7 @@ class Series:
     name: str
     minutes: dict[int, Minute] = field(default_factory=dict)
     watermark: int = 0
+    provisional_at: int | None = None
     dropped: int = 0
 
 

@@ -71,7 +71,10 @@ def apply(symbol: Symbol, record: Quote | Trade | Link | Candle, entry: Entry, o
     """Time, deadlines, then the record itself."""
     if isinstance(record, Candle):
         advance(symbol, symbol.now, entry.offset, out)
+        if record.source not in symbol.sources:
+            new_source(symbol, record.source, symbol.now)
         out += [Output(topics.CANDLE, row, entry.offset) for row in candle.backfill(symbol, record)]
+        finish(symbol, symbol.now, [], entry.offset, out)
         return
     record = clamp(record, entry.append)
     advance(symbol, record.ts_recv, entry.offset, out)
@@ -108,6 +111,7 @@ def apply_tick(symbol: Symbol, source: Source, arrived: Arrived, out: list[Outpu
     if source.report_at is None:
         source.report_at = (symbol.now // liveness.REPORT + 1) * liveness.REPORT
     tick = arrived.tick
+    source.newest_event, source.last_recv = max(source.newest_event, tick.ts_event), tick.ts_recv
     refusal = dedup.judge(source, tick)
     if refusal is not None:
         return carry_out(symbol, [rejection(source, arrived, refusal)], out)
@@ -118,10 +122,11 @@ def apply_tick(symbol: Symbol, source: Source, arrived: Arrived, out: list[Outpu
     decisions = spike.reseed(source) if spike.must_reseed(source, tick.ts_recv) else []
     refusal = validity.before_shape(tick, symbol.now, symbol.instrument)
     if refusal is None:
+        refusal = validity.after_shape(tick, source.good, symbol.instrument)
+    if refusal is None:
         values = {name: getattr(tick, name) for name in tick.__struct_fields__}
         tick = type(tick)(**values | {"flags": tick.flags | validity.shape(tick)})
         arrived = Arrived(tick, arrived.offset)
-        refusal = validity.after_shape(tick, source.good, symbol.instrument)
     if refusal is not None:
         decisions.append(rejection(source, arrived, refusal))
     elif not validity.is_clean(tick):
@@ -163,7 +168,6 @@ def accept(symbol: Symbol, decision: spike.Decision, out: list[Output]) -> Fed:
         tick = type(tick)(**values | {"flags": tick.flags | flags.RELEASED})
     out.append(Output(topics.TICK, tick, offset))
     source.accepted += 1
-    source.newest_tick = tick
     is_clean = validity.is_clean(tick)
     if is_clean:
         source.good = validity.x_of(tick)

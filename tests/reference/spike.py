@@ -72,7 +72,7 @@ def take(source: Source, arrived: Arrived) -> None:
     source.window.append(x_of(tick))
     if isinstance(tick, Quote):
         source.spreads.append((tick.ask - tick.bid) * 10)
-    source.newest_x, source.spike_recv, source.session_closed = x_of(tick), tick.ts_recv, False
+    source.spike_recv, source.session_closed = max(tick.ts_recv, source.spike_recv or 0), False
 
 
 def confirm_held(source: Source) -> list[Decision]:
@@ -88,7 +88,7 @@ def confirm_held(source: Source) -> list[Decision]:
 def peers_that_agree(symbol: Symbol, source: Source, x: int, band: int) -> tuple[bool, list[Source]]:
     """Whether another live source is at x, and those whose held ticks are there too."""
     live = [other for other in symbol.by_name() if other is not source and other.status == "live"]
-    trading = [other for other in live if other.newest_x is not None and abs(other.newest_x - x) <= band]
+    trading = [other for other in live if other.window and abs(other.window[-1] - x) <= band]
     holding = [other for other in live if other.held and abs(other.held[0].x - x) <= band]
     return bool(trading or holding), holding
 

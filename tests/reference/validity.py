@@ -54,9 +54,9 @@ def before_shape(tick: Tick, now: int, instrument: Instrument) -> Numbers | None
 
 
 def after_shape(tick: Tick, good: int, instrument: Instrument) -> Numbers | None:
-    """Rules 6 and 7, of a tick that has its flags."""
+    """Rules 6 and 7."""
     if isinstance(tick, Quote):
-        if tick.flags & flags.ONE_SIDED:
+        if shape(tick) == flags.ONE_SIDED:
             return None
         cap = instrument.rules.max_spread_bps
         if tick.bid < tick.ask and (tick.ask - tick.bid) * 10_000 > cap * tick.bid:
