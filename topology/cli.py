@@ -6,6 +6,7 @@ imports what it runs. No market logic and no I/O of its own here.
 
 import contextlib
 import errno
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,10 +124,11 @@ def main() -> None:
     """Start."""
 
 
-def _settings(*, broker: bool = False, database: bool = False) -> "Settings":
+def _settings(*, broker: bool = False, database: bool = False, run: str = "") -> "Settings":
     from topology import config
 
-    return config.located(config.load(), broker=broker, database=database)
+    settings = config.load({**os.environ, "TICKLOOM_RUN": run} if run else None)
+    return config.located(settings, broker=broker, database=database)
 
 
 @main.command()
@@ -223,15 +225,31 @@ def sink() -> None:
 
 
 @main.command("import")
-@click.argument("paths", nargs=-1, type=click.Path(path_type=Path, exists=True))
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--source", "sources", multiple=True, help="The broker; once, or once for each path.")
 @click.option("--symbol", "symbols", multiple=True, help="The instrument; once, or once for each path.")
 @click.option("--manifest", type=click.Path(path_type=Path, exists=True), help="A file that lists paths.")
-def import_(paths: tuple[Path, ...], sources: tuple[str, ...], symbols: tuple[str, ...], manifest: Path | None) -> None:
+@click.option(
+    "--format", type=click.Choice(["lean", "histdata", "truefx", "dukascopy", "csv"]), help="[default: found out]"
+)
+@click.option("--timezone", default="", help="Of the times in the files. [default: the format's]")
+@click.option("--decimals", type=click.IntRange(0, 12), help="Of prices in .bi5. [default: the instrument's]")
+@click.option("--hour", default="", metavar="2012-12-03T07", help="Of a .bi5 whose path does not say it.")
+@click.option("--run", default="", help="Its name. [default: TICKLOOM_RUN, or one made of the paths]")
+def import_(
+    paths: tuple[Path, ...],
+    sources: tuple[str, ...],
+    symbols: tuple[str, ...],
+    manifest: Path | None,
+    run: str,
+    **how: Any,
+) -> None:
     """Recorded ticks: LEAN, HistData, TrueFX, Dukascopy, CSV."""
+    settings = _settings(run=run)
     from topology.importing import run_import
 
-    sys.exit(run_import(_settings(), paths, sources, symbols, manifest))
+    how["format"] = how["format"] or ""
+    sys.exit(run_import(settings, paths, sources, symbols, manifest, **how))
 
 
 @main.command()

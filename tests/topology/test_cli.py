@@ -121,6 +121,11 @@ def test_a_wrong_setting_is_one_line(tickloom: Run) -> None:
     assert "TICKLOOM_RUN: 'a b'" in error_of(tickloom("topics", "check", TICKLOOM_RUN="a b"))
 
 
+def test_the_name_of_an_imports_run_is_checked_like_any(tickloom: Run) -> None:
+    assert "TICKLOOM_RUN: 'a b'" in error_of(tickloom("import", "x.csv", "--run", "a b"))
+    assert "nothing to import" in error_of(tickloom("import"))
+
+
 def test_a_broker_that_is_away_is_one_line(tickloom: Run) -> None:
     line = error_of(tickloom("topics", "list", TICKLOOM_BROKER=NOBODY_THERE))
     assert line.startswith("Error: no Kafka answers at 127.0.0.1:1")
