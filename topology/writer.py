@@ -1,0 +1,201 @@
+"""Write batches of records into the database.
+
+Rule: a batch is one transaction, and how far it was read is part of it, so tables and stream can't disagree whatever
+crashes. A database that is away is waited for: the batch waits in memory, the rest in Kafka. A row that it refuses
+is handed out before the batch without it is committed, so it is never lost.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import psycopg
+
+from schemas import flags
+from schemas.instrument import Instrument
+from topology import tables
+from topology.database import AsyncConnection, DatabaseAway, connect_async
+from topology.tables import LOADS, Row
+
+UNSTORABLE: Final = "UNSTORABLE"  # dead-letter reason: the database refuses the row
+FIRST_WAIT_S: Final = 0.1  # for a database that is away; doubled each time
+LONGEST_WAIT_S: Final = 10.0
+
+#: SQLSTATE classes of one row that can't be stored: data, integrity, limits (a text too long for its index).
+_OF_THE_ROW: Final = ("22", "23", "54")
+#: Of a server that is away, full, stopping or a replica: connection, rollback, resources, locks, operator, system.
+_OF_THE_SERVER: Final = ("08", "40", "53", "55", "57", "58", "25006")
+
+_READ_OFFSETS: Final = "SELECT topic, partition, next_offset FROM stream_offsets WHERE run = %s AND consumer_group = %s"
+_PUT_OFFSETS: Final = (
+    "INSERT INTO stream_offsets AS t (run, consumer_group, topic, partition, next_offset) "
+    "SELECT %s, %s, * FROM unnest(%s::text[], %s::integer[], %s::bigint[]) "
+    "ON CONFLICT (run, consumer_group, topic, partition) DO UPDATE "
+    "SET next_offset = excluded.next_offset, updated_at = now() WHERE excluded.next_offset > t.next_offset"
+)
+
+#: Next offset by (topic, partition).
+Offsets = Mapping[tuple[str, int], int]
+#: Rows that can't be stored, each with its dead-letter reason and the error.
+Refused = list[tuple[Row, str, str]]
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class DatabaseSetBackError(Exception):
+    """The database has lost what it had committed: a backup was restored, or a replica took over."""
+
+
+class Writer:
+    """Writes the rows of one run; one batch at a time."""
+
+    def __init__(self, dsn: str, run: str, group: str, instruments: Mapping[str, Instrument]) -> None:
+        self._dsn = dsn
+        self._run = run
+        self._group = group
+        self._units = {unit[0]: unit for unit in tables.units(instruments)}
+        self._connection: AsyncConnection | None = None
+        self._committed: dict[tuple[str, int], int] = {}
+
+    async def offsets(self) -> dict[tuple[str, int], int]:
+        """How far each (topic, partition) is in the tables."""
+        return await self._patiently(self._offsets)
+
+    async def write(self, rows: Sequence[Row], offsets: Offsets, refuse: Callable[[Refused], Awaitable[None]]) -> None:
+        """Commit rows and offsets. `refuse` gets the rows that can't be stored, before the others are committed.
+
+        Raises what neither waiting nor setting a row aside puts right: psycopg.Error, ConfigError,
+        DatabaseSetBackError.
+        """
+        refused = [
+            (row, reason, flags.DEAD_LETTER_REASONS[reason]) for row in rows if (reason := self._unfit(row[0]))
+        ]
+        while True:
+            if refused:
+                await refuse(refused)
+                out = {id(row) for row, _, _ in refused}
+                rows = [row for row in rows if id(row) not in out]
+            refused = await self._patiently(partial(self._attempt, rows, offsets))
+            if not refused:
+                self._committed.update(offsets)
+                return
+
+    async def close(self) -> None:
+        """Let the connection go."""
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+
+    def _unfit(self, record: Any) -> str:
+        load = LOADS.get(type(record))
+        if load is None:
+            return flags.UNEXPECTED_RECORD
+        return flags.UNKNOWN_SYMBOL if load.scaled and record.symbol not in self._units else ""
+
+    async def _patiently(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Do the work, waiting for the database where it is away."""
+        wait, since = FIRST_WAIT_S, 0.0
+        while True:
+            try:
+                if self._connection is None:
+                    self._connection = await self._connect()
+                result = await work(self._connection)
+            except (DatabaseAway, psycopg.Error) as error:
+                if not _is_of_the_server(error):
+                    raise
+                await self.close()
+                if not since:
+                    since = time.monotonic()
+                    log.warning("%s; nothing is lost, the sink waits for it", " ".join(str(error).split()))
+            else:
+                if since:
+                    log.warning("the database is back after %.1f s", time.monotonic() - since)
+                return result
+            await asyncio.sleep(wait * random.uniform(0.5, 1.0))
+            wait = min(wait * 2, LONGEST_WAIT_S)
+
+    async def _connect(self) -> AsyncConnection:
+        connection = await connect_async(self._dsn)
+        try:
+            await connection.execute("SET jit = off")  # it would compile again for every batch
+            await connection.execute(tables.UNITS)
+            async with connection.cursor() as cursor:
+                await cursor.executemany(tables.PUT_UNIT, self._units.values())
+            for load in LOADS.values():
+                await connection.execute(load.staging)
+            found = await self._offsets(connection) if self._committed else {}
+        except BaseException:
+            await connection.close()
+            raise
+        for place, offset in self._committed.items():
+            if found.get(place, 0) < offset:
+                raise DatabaseSetBackError(
+                    f"the database is back without what it had committed ({place[0]} from offset "
+                    f"{found.get(place, 0)}): the next start reads it again"
+                )
+        return connection
+
+    async def _offsets(self, connection: AsyncConnection) -> dict[tuple[str, int], int]:
+        cursor = await connection.execute(_READ_OFFSETS, [self._run, self._group])
+        return {(topic, partition): offset async for topic, partition, offset in cursor}
+
+    async def _attempt(self, rows: Sequence[Row], offsets: Offsets, connection: AsyncConnection) -> Refused:
+        """Commit everything and return nothing, or commit nothing and return what is in the way."""
+        try:
+            async with connection.transaction():
+                await self._put(connection, rows)
+                places = [list(each) for each in zip(*offsets, strict=True)] or [[], []]
+                values = [self._run, self._group, *places, [*offsets.values()]]
+                await connection.execute(_PUT_OFFSETS, values)
+        except psycopg.Error as error:
+            if not _is_of_the_row(error):
+                raise
+            refused = await self._isolate(connection, rows)
+            if not refused:
+                raise
+            return refused
+        return []
+
+    async def _put(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
+        async with connection.cursor() as cursor:
+            for load, kept in tables.fold(rows):
+                async with cursor.copy(f"COPY {load.staged} FROM STDIN") as copy:
+                    await copy.write(tables.copied(load, kept))
+                await cursor.execute(load.upsert, [self._run])
+
+    async def _isolate(self, connection: AsyncConnection, rows: Sequence[Row]) -> Refused:
+        """Find the rows that can't be stored, by halves; nothing is committed."""
+        error = await self._trial(connection, rows)
+        if error is None:
+            return []
+        if len(rows) == 1:
+            return [(rows[0], UNSTORABLE, str(error).partition("\n")[0])]
+        half = len(rows) // 2
+        first = await self._isolate(connection, rows[:half])
+        return first + await self._isolate(connection, rows[half:])
+
+    async def _trial(self, connection: AsyncConnection, rows: Sequence[Row]) -> psycopg.Error | None:
+        try:
+            async with connection.transaction(force_rollback=True):
+                await self._put(connection, rows)
+        except psycopg.Error as error:
+            if not _is_of_the_row(error):
+                raise
+            return error
+        return None
+
+
+def _is_of_the_row(error: psycopg.Error) -> bool:
+    return (error.sqlstate or "").startswith(_OF_THE_ROW)
+
+
+def _is_of_the_server(error: Exception) -> bool:
+    if isinstance(error, psycopg.Error) and error.sqlstate:
+        return error.sqlstate.startswith(_OF_THE_SERVER)
+    return isinstance(error, DatabaseAway | psycopg.OperationalError)
