@@ -14,7 +14,8 @@ Theory of operation.
  - The offset committed is that of the last record of the longest acked prefix, in delivery order, plus one.
    Holes in the offsets (compaction, transaction markers) mean nothing here. Faust's own `_acked`, `_gap` and
    `_read_offset` stay empty.
- - Backpressure: a partition with WINDOW batches out is not taken from. A batch has at most
+ - Backpressure: a partition with WINDOW batches that no agent has begun is not taken from; how much an agent
+   begins before it acks is its own affair. A batch has at most
    `broker_max_poll_records` records and comes from one fetch of at most `consumer_max_fetch_size` bytes.
    aiokafka holds one more such fetch per partition. While every partition waits for its agent, nothing is
    polled, so an agent that acks nothing for `broker_max_poll_interval` loses its partitions to others.
@@ -48,9 +49,10 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, EventT
 from faust.types.tuples import ConsumerMessage, Message, ack_lock
 
-WINDOW: Final = 4  # batches of a partition that are delivered and not acked
+WINDOW: Final = 4  # batches of a partition that are delivered and not begun
 BATCH_RECORDS: Final = 2_000  # where broker_max_poll_records is not set
 FETCH_WAIT_MS: Final = 100  # how long a broker may hold a fetch; another partition may have to wait for it
+PACE_S: Final = 0.0015  # least time between two takes of a trickle; a round costs 0.2 ms whatever it brings
 IDLE_WAIT_S: Final = 0.1  # how long a request waits in the thread before it is renewed
 HELD_WAIT_S: Final = 0.01  # between two looks whether a rebalance is over
 STOP_WAIT_S: Final = 20.0  # how long a rebalance or a stop waits for the batch that an agent is working on
@@ -64,8 +66,8 @@ SETTINGS: Final[dict[str, Any]] = {
     "broker_max_poll_interval": 300.0,
     "broker_max_poll_records": BATCH_RECORDS,
     "broker_request_timeout": 60.0,
-    "broker_session_timeout": 15.0,
-    "broker_heartbeat_interval": 3.0,
+    "broker_session_timeout": 6.0,  # the broker's own minimum: a killed worker's partitions stand still so long
+    "broker_heartbeat_interval": 1.5,
     "broker_rebalance_timeout": 60.0,
     "consumer_auto_offset_reset": "earliest",  # recovery seeks to before the first offset and relies on it
     "consumer_max_fetch_size": 1 << 20,
@@ -81,6 +83,7 @@ class Acks:
 
     def __init__(self) -> None:
         self.taken = -1  # offset of the last record taken out of aiokafka
+        self.waiting = 0  # batches delivered that no agent has begun
         self.commit: int | None = None  # everything delivered below this offset is done
         self._open: deque[int] = deque()
         self._done: set[int] = set()
@@ -173,6 +176,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     consumer: "Consumer"
     transport: "Transport"
     _woken = False
+    _paced_until = 0.0
     _waiter: asyncio.Future[None] | None = None
 
     def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
@@ -214,7 +218,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                 await asyncio.wait([self._waiter], timeout=IDLE_WAIT_S)
             self._waiter.cancel()
             self._waiter = None
+            if (pause := self._paced_until - monotonic()) > 0:
+                await asyncio.sleep(pause)
             runs = await self._take(consumer, wanted)
+        if runs:
+            self._paced_until = monotonic() + PACE_S
         self._woken = False
         return runs
 
@@ -307,7 +315,7 @@ class Consumer(driver.Consumer):
             self._asked = {
                 tp
                 for tp in self._get_active_partitions()
-                if (acks := self.spans.get(tp)) is not None and len(acks) < WINDOW
+                if (acks := self.spans.get(tp)) is not None and acks.waiting < WINDOW
             }
             try:
                 runs = await self._thread.fetch(self._asked)
@@ -335,6 +343,7 @@ class Consumer(driver.Consumer):
         channels = self.app.topics._tp_index[run.tp]
         message.incref(len(channels))
         run.acks.deliver(message.offset)
+        run.acks.waiting += 1
         for channel in channels:
             channel.queue.force_put_nowait(self.app.create_event(None, run.records, {}, message))
         self.app.monitor.track_tp_end_offset(run.tp, run.highwater)
@@ -387,6 +396,10 @@ class Consumer(driver.Consumer):
         if not message.tracked:
             message.tracked = True
             self.track_message(message)
+            message.acks.waiting -= 1
+            if message.tp not in self._asked and message.acks.waiting < WINDOW:
+                self._asked.add(message.tp)  # woken once is enough
+                self._thread.wake()
         return True
 
     def ack(self, message: Message) -> bool:
@@ -397,12 +410,8 @@ class Consumer(driver.Consumer):
             message.acked = True
             self._unacked_messages.discard(message)
             message.acks.ack(message.offset)
-            room = message.tp not in self._asked and len(message.acks) < WINDOW
         if self._waiting_for_ack is not None and not self._waiting_for_ack.done():
             self._waiting_for_ack.set_result(None)
-        if room:
-            self._asked.add(message.tp)  # woken once is enough
-            self._thread.wake()
         return True
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
