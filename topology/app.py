@@ -61,25 +61,22 @@ class App(faust.App):
 def build(settings: Settings) -> App:
     """Make the application; nothing is connected yet."""
     run = settings.run
+    data = settings.data_dir / (run or "live")
+    data.mkdir(parents=True, exist_ok=True)
     app = App(
         admin.app_id(run),
         broker="tickloom://" + ";".join(settings.brokers),
-        datadir=str(settings.data_dir / (run or "live")),
+        datadir=str(data),
         web_host=settings.web_host,
         web_bind=settings.web_host,
         web_port=config.web_port(settings),
         **SETTINGS,
     )
+    plain = {"key_serializer": "raw", "value_serializer": "raw", "key_type": bytes, "value_type": bytes}
     raw = topics.named(topics.RAW.name, run)
-    source = app.topic(raw, key_serializer="raw", value_serializer="raw", key_type=bytes, value_type=bytes)
-    table = StateTable(
-        app,
-        name="symbols",
-        key_type=bytes,
-        value_type=bytes,
-        key_serializer="raw",
-        value_serializer="raw",
-    )
+    source = app.topic(raw, **plain)
+    changelog = app.topic(admin.state_topic(run), internal=True, **plain)
+    table = StateTable(app, name="symbols", key_type=bytes, value_type=bytes, changelog_topic=changelog)
     app.tables.add(table)
     instruments = instrument.load(settings.instruments)
     tasks = app.tickloom = Tasks(table, instruments, Codec(), run, lambda: app.consumer.topic_partitions(raw))

@@ -44,7 +44,6 @@ from aiokafka.errors import ConsumerStoppedError
 from aiokafka.structs import ConsumerRecord
 from faust import Stream as FaustStream
 from faust.exceptions import ImproperlyConfigured
-from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, EventT
 from faust.types.tuples import ConsumerMessage, Message, ack_lock
@@ -453,7 +452,3 @@ class Transport(driver.Transport):
     Consumer: ClassVar[type[Consumer]] = Consumer
     # read_committed hides records of open and aborted transactions; set it before the worker starts.
     isolation_level = "read_uncommitted"
-
-
-# A checkout that is not installed has no entry points.
-TRANSPORTS.aliases.setdefault("tickloom", "topology.transport:Transport")

@@ -1,0 +1,157 @@
+"""The worker on real Kafka gives what the driver gives without it: whatever the batches, workers and kills."""
+
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from deploy.local import Stack
+from schemas import flags, topics
+from schemas.instrument import load
+from schemas.record import Clock
+from tests.market import Setup, play, random_acts
+from tests.topology.processes import PARTITIONS, Process, expected, last_by_key, produce, read, wait_for_no_lag, written
+from topology.admin import create_topics
+
+pytestmark = pytest.mark.integration
+
+INSTRUMENTS = {name: load()[name] for name in ("EURUSD", "GBPUSD", "USDJPY", "XAUUSD", "BTCUSDT")}
+
+
+def market(seed: int, count: int) -> list[object]:
+    """Five symbols, four sources, every kind of misbehaviour; one record of each in turn."""
+    chance = random.Random(seed)
+    streams = []
+    for name in INSTRUMENTS:
+        log = play(Setup(sources=4), random_acts(chance, count // len(INSTRUMENTS)))
+        records = [each.record for each in log if not isinstance(each.record, Clock)]
+        streams.append([_renamed(record, name) for record in records])
+    return [record for together in zip(*streams, strict=False) for record in together]
+
+
+def _renamed(record: object, name: str) -> object:
+    return msgspec.structs.replace(record, symbol=name)
+
+
+@pytest.fixture
+def run(stack: Stack, run_name: str) -> str:
+    """A run with its topics."""
+    create_topics(stack.broker, run_name, partitions=PARTITIONS)
+    return run_name
+
+
+@pytest.fixture
+def workers(environment: dict[str, str], tmp_path: Path) -> Iterator["list[Process]"]:
+    """Workers that end with the test; ``start`` adds one."""
+    started = Workers(environment, tmp_path)
+    yield started
+    for worker in started:
+        worker.kill()
+
+
+class Workers(list[Process]):
+    """The workers of a test."""
+
+    def __init__(self, environment: dict[str, str], directory: Path) -> None:
+        super().__init__()
+        self._environment = environment
+        self._directory = directory
+
+    def start(self) -> Process:
+        """One more worker, with a data directory of its own."""
+        name = f"worker-{len(self)}"
+        data = {"TICKLOOM_DATA": str(self._directory / name)}
+        worker = Process(self._environment | data, "worker", log=self._directory / f"{name}.log")
+        self.append(worker)
+        return worker
+
+
+def assert_as_expected(broker: str, run: str, *, exactly: bool) -> None:
+    """Compare every output topic with the driver's; after a crash repeats are allowed, other values never."""
+    outputs = expected(broker, run, load())
+    for topic in topics.TOPICS:
+        if topic in (topics.RAW, topics.DEAD_LETTER):
+            continue
+        made = read(broker, topics.named(topic.name, run))
+        got = [(message.key(), message.value()) for message in made]
+        wanted = [(output.key, output.value) for output in outputs[topic.name]]
+        if exactly:
+            assert got == wanted, topic.name
+        assert set(got) == set(wanted), topic.name
+        assert last_by_key(got) == last_by_key(wanted), topic.name
+        sources = {(m.partition(), dict(m.headers())["offset"]) for m in made}
+        assert len(sources) <= len(made)
+        if topic is topics.TICK:
+            assert sorted(sources) == sorted({(m.partition(), dict(m.headers())["offset"]) for m in made})
+
+
+def test_a_worker_writes_what_the_driver_says(stack: Stack, run: str, workers: Workers) -> None:
+    """One worker, no fault: the same records in the same order, byte for byte, each once."""
+    produce(stack.broker, run, market(1, 5_000))
+    worker = workers.start()
+    wait_for_no_lag(stack.broker, run, workers)
+    assert worker.stop() == 0
+    assert_as_expected(stack.broker, run, exactly=True)
+
+
+def test_killed_workers_leave_the_same_state_and_values(stack: Stack, run: str, workers: Workers) -> None:
+    """SIGKILL at random moments: nothing is lost, and what is written again is the same."""
+    records = market(2, 12_000)
+    chance = random.Random(2)
+    for part in range(4):
+        produce(stack.broker, run, records[part * 3_000 : (part + 1) * 3_000])
+        worker = workers.start()
+        wait_until_it_writes(stack.broker, run, workers)
+        signal.sigtimedwait([], chance.random())  # a random moment, not a wait for anything
+        worker.kill()
+        workers.remove(worker)
+    workers.start()
+    wait_for_no_lag(stack.broker, run, workers)
+    assert_as_expected(stack.broker, run, exactly=False)
+
+
+def wait_until_it_writes(broker: str, run: str, workers: Workers) -> None:
+    """Wait until the outputs have grown."""
+    name = topics.named(topics.TICK.name, run)
+    before = written(broker, name)
+    deadline = time.monotonic() + 40
+    while written(broker, name) <= before:
+        assert workers[-1].is_running(), workers[-1].tail()
+        assert time.monotonic() < deadline, workers[-1].tail()
+        time.sleep(0.05)
+
+
+def test_partitions_move_between_workers_without_loss(stack: Stack, run: str, workers: Workers) -> None:
+    """One worker, then two, then the other one alone, while records come."""
+    records = market(3, 9_000)
+    produce(stack.broker, run, records[:3_000])
+    first = workers.start()
+    wait_for_no_lag(stack.broker, run, workers)
+    workers.start()
+    produce(stack.broker, run, records[3_000:6_000])
+    wait_for_no_lag(stack.broker, run, workers)
+    assert first.stop() == 0
+    workers.remove(first)
+    produce(stack.broker, run, records[6_000:])
+    wait_for_no_lag(stack.broker, run, workers)
+    assert_as_expected(stack.broker, run, exactly=False)
+
+
+def test_what_cannot_be_applied_is_a_dead_letter_and_the_rest_goes_on(stack: Stack, run: str, workers: Workers) -> None:
+    """Undecodable bytes, an unknown symbol: set aside with coordinates and reason."""
+    good = market(4, 200)
+    stranger = _renamed(good[0], "NOSUCH")
+    produce(stack.broker, run, [*good[:100], b"not avro", stranger, *good[100:]])
+    workers.start()
+    wait_for_no_lag(stack.broker, run, workers)
+    letters = read(stack.broker, topics.named(topics.DEAD_LETTER.name, run))
+    found = {dict(each.headers())["reason"].decode(): each for each in letters}
+    assert set(found) == {flags.UNKNOWN_SCHEMA, flags.UNKNOWN_SYMBOL}
+    headers = dict(found[flags.UNKNOWN_SCHEMA].headers())
+    assert headers["topic"].decode() == topics.named(topics.RAW.name, run)
+    assert found[flags.UNKNOWN_SCHEMA].value() == b"not avro"
+    assert_as_expected(stack.broker, run, exactly=True)
