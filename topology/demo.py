@@ -94,7 +94,7 @@ def _prepare(stack: ExitStack, console: Console, seconds: float | None) -> Demo:
         web_port=config.web_port(given),
     )
     demo = Demo(settings, folder, console, seconds)
-    folder.mkdir(parents=True)
+    (folder / "data").mkdir(parents=True)
     stack.push(partial(_remove_folder, demo))
     classes = yaml.safe_load(instrument.DEFAULT.read_text())["classes"]
     text = yaml.safe_dump(simulated.instruments(classes), sort_keys=False)
