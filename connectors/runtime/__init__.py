@@ -1,0 +1,1 @@
+"""What all connectors share, written once."""

@@ -1,0 +1,167 @@
+"""Write recorded ticks into a run's log, with clocks; go on where an interrupted import stopped.
+
+The log itself is the progress. The same files give the same records in the same order, and the producer
+leaves no holes: so what a partition holds is the beginning of what it should hold, and as many records are
+skipped. The last of them are compared with the log, as the run may hold something else.
+
+    ticks      to the partition of their symbol, in order of time over all files
+    clocks     before the first tick of each second, to every partition that has a symbol of the import; and
+               one to all partitions at the end: after the following minute and the grace of its candles, when
+               whatever was open or waiting has been decided
+    bad rows   to market.dead_letter, in the same way: as many as are there are skipped
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from confluent_kafka import Message
+
+from connectors.archive.file import BadRow, TickFile
+from connectors.archive.merge import merged
+from connectors.runtime.log import LogReader
+from connectors.runtime.producer import RawProducer
+from schemas import flags, topics
+from schemas.codec import Codec
+from schemas.instrument import ConfigError
+from schemas.record import Clock, Tick
+
+SECOND: Final = 1_000_000_000
+MINUTE: Final = 60 * SECOND
+GRACE_NS: Final = 10 * SECOND  # of candles, by default
+COMPARED: Final = 50  # records at the end of each partition
+REPORT_EVERY: Final = 1000  # rows
+
+
+class OtherInput(ConfigError):
+    """The run's log holds something else than these files; the text says what to do."""
+
+
+class History:
+    """Writes files into the log of one run."""
+
+    def __init__(self, producer: RawProducer, broker: str, run: str, codec: Codec) -> None:
+        """Look at what the log holds. Raises KafkaException."""
+        self.ticks: Counter[tuple[str, str]] = Counter()  # by symbol and source
+        self.bad: Counter[str] = Counter()  # bad rows by file
+        self.unreadable: list[BadRow] = []  # of those, the files as a whole
+        self.rows = 0
+        self.resumed = 0  # records that the log had already
+        self.written = 0
+        self._producer = producer
+        self._codec = codec
+        self._broker = broker
+        self._run = run
+        numbers = range(producer.partitions)
+        self._position = dict.fromkeys(numbers, 0)  # the offset of the next record, by partition
+        self._bad_position = dict.fromkeys(numbers, 0)
+        with LogReader(broker) as log:
+            bounds = log.bounds(producer.topic)
+            self._there = {number: end for number, (_, end) in bounds.items()}
+            since = {number: max(first, end - COMPARED) for number, (first, end) in bounds.items()}
+            self._tail = {_place(message): message for message in log.read(producer.topic, since, self._there)}
+            dead_letters = topics.named(topics.DEAD_LETTER.name, run)
+            self._bad_there = Counter(
+                message.partition() or 0 for message in log.whole(dead_letters) if _is_bad_row(message)
+            )
+
+    def write(
+        self,
+        files: Iterable[TickFile],
+        unreadable: Iterable[BadRow] = (),
+        grace_ns: int = GRACE_NS,
+        report: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Write everything and wait until Kafka has it. Raises ProducerError, OtherInput."""
+        files = list(files)
+        for whole in unreadable:
+            self._bad(whole)
+        ours = sorted({self._producer.partition_of(file.symbol) for file in files})
+        second = newest = 0
+        for row in merged(files):
+            self.rows += 1
+            if self.rows % REPORT_EVERY == 0:
+                report()
+            if isinstance(row, BadRow):
+                self._bad(row)
+                continue
+            if row.ts_recv > newest:
+                newest = row.ts_recv
+                if newest // SECOND > second:
+                    second = newest // SECOND
+                    for number in ours:
+                        self._clock(number, second * SECOND)
+            self._tick(row)
+        if newest:
+            end = (newest // MINUTE + 2) * MINUTE + max(grace_ns, GRACE_NS)
+            for number in self._position:
+                self._clock(number, end)
+        for number, position in self._position.items():
+            if position < self._there[number]:
+                raise self._other(number, position, "the log goes on after the last record of these files")
+        self._producer.flush()
+        report()
+        self._check_ends()
+
+    def _tick(self, tick: Tick) -> None:
+        self.ticks[tick.symbol, tick.source] += 1
+        number = self._producer.partition_of(tick.symbol)
+        if self._is_new(number, tick, tick.symbol):
+            self._producer.send(tick)
+
+    def _clock(self, number: int, ts_ns: int) -> None:
+        if self._is_new(number, Clock(ts_ns), topics.CLOCK_KEY.decode()):
+            self._producer.clock(number, ts_ns)
+
+    def _is_new(self, number: int, record: Tick | Clock, key: str) -> bool:
+        position = self._position[number]
+        self._position[number] = position + 1
+        if position >= self._there[number]:
+            self.written += 1
+            return True
+        self.resumed += 1
+        found = self._tail.get((number, position))
+        if found and (found.value() != self._codec.encode(record) or found.key() != key.encode()):
+            raise self._other(number, position, "its record there is another one")
+        return False
+
+    def _bad(self, row: BadRow) -> None:
+        file = row.file
+        self.bad[str(file.path)] += 1
+        if row.line == 0:
+            self.unreadable.append(row)
+        number = self._producer.partition_of(file.symbol)
+        position = self._bad_position[number]
+        self._bad_position[number] = position + 1
+        if position >= self._bad_there[number]:
+            headers = {
+                "reason": flags.BAD_ROW,
+                "error": row.reason,
+                "file": str(file.path),
+                "line": str(row.line),
+                "source": file.source,
+            }
+            encoded = [(name, value.encode()) for name, value in headers.items()]
+            self._producer.dead_letter(file.symbol.encode(), row.text.encode(), encoded)
+
+    def _check_ends(self) -> None:
+        """Nobody else may have written here meanwhile. Raises OtherInput."""
+        with LogReader(self._broker) as log:
+            ends = {number: end for number, (_, end) in log.bounds(self._producer.topic).items()}
+        if ends != self._position:
+            raise OtherInput(
+                f"somebody else wrote into run {self._run} during the import: give this one a --run of its own"
+            )
+
+    def _other(self, number: int, offset: int, what: str) -> OtherInput:
+        return OtherInput(
+            f"run {self._run} holds other input (partition {number}, offset {offset}: {what}): choose another --run"
+        )
+
+
+def _place(message: Message) -> tuple[int, int]:
+    return message.partition() or 0, message.offset() or 0
+
+
+def _is_bad_row(message: Message) -> bool:
+    return ("reason", flags.BAD_ROW.encode()) in (message.headers() or [])
