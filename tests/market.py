@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
+from hypothesis import strategies as st
+
 from schemas import flags
 from schemas.instrument import Instrument, Rules, Source
 from schemas.record import Candle, Clock, Link, Quote, Record, Tick, Trade
@@ -222,6 +224,28 @@ def random_acts(random: Random, count: int) -> list[Act]:
     return acts
 
 
+_PART = st.integers(0, 99)
+ACT = st.builds(
+    Act,
+    st.sampled_from(sorted(ACTS)) | st.just("quote"),
+    st.integers(0, 3),
+    st.integers(0, len(STEPS) - 1) | st.integers(1, 4),
+    _PART,
+    _PART,
+)
+SETUP = st.builds(
+    Setup,
+    st.integers(1, 4),
+    st.integers(1, 2),
+    st.integers(0, len(STARTS) - 1),
+    st.sampled_from(CALENDARS),
+    st.sampled_from(STRATEGIES),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, len(RULES) - 1),
+)
+
+
 @dataclass
 class _Market:
     setup: Setup
@@ -254,14 +278,20 @@ def _record(market: _Market, act: Act) -> Record:
         return Link(symbol, source, event, recv, act.kind)
     if act.kind == "fetched":
         start = now - now % MINUTE - (act.a % 20) * MINUTE
-        price = _level(market, symbol, source)
-        ohlc = {f"{side}_{name}": price for side in ("bid", "ask") for name in ("open", "high", "low", "close")}
-        mids = {f"mid_{name}": price * 10 for name in ("open", "high", "low", "close")}
-        return Candle(symbol, source, start, 0, **ohlc, **mids, ticks=1)
+        return _fetched(symbol, source, start, _level(market, symbol, source), act.b)
     tick = _tick(market, act, symbol, source)
     sent = market.sent.setdefault((symbol, source), [])
     sent.append(tick)
     return tick
+
+
+def _fetched(symbol: str, source: str, start: int, price: int, b: int) -> Candle:
+    """A broker's own candle: of quotes or of trades, and some brokers count no ticks."""
+    names = ("open", "high", "low", "close")
+    if b % 4 == 0:
+        return Candle(symbol, source, start, 0, **dict.fromkeys(names, price), volume=b, trades=b % 3)
+    fields = {f"{side}_{name}": price for side in ("bid", "ask") for name in names}
+    return Candle(symbol, source, start, 0, **fields, **{f"mid_{n}": price * 10 for n in names}, ticks=b % 3)
 
 
 def _level(market: _Market, symbol: str, source: str) -> int:
