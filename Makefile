@@ -1,18 +1,24 @@
 # Needs only Python 3.11+, make and git: the rest is made on demand in .venv and .local.
 PYTHON ?= python3
 BIN := .venv/bin
-READY := .venv/installed
+READY := .venv/compiled
+CORE := setup.py $(shell sed -n 's/^    "\(.*\.py\)",$$/\1/p' setup.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench up down clean status
+.PHONY: help setup demo test pure check bench up down clean status
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(READY): pyproject.toml
+.venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "tickloom needs Python 3.11 or newer: make PYTHON=python3.11")'
-	$(PYTHON) -m venv .venv && $(BIN)/pip install --quiet --editable '.[local,dev]'
+	$(PYTHON) -m venv .venv && TICKLOOM_PURE=1 $(BIN)/pip install --quiet --editable '.[local,dev]'
 	@touch $@
+
+$(READY): .venv/installed $(CORE)
+	@echo "compiling the core (mypyc; plain Python where there is no C compiler)"
+	@$(BIN)/python setup.py --quiet build_ext --inplace 2>.venv/compile.log || (cat .venv/compile.log; exit 1)
+	@grep "^tickloom:" .venv/compile.log || true; touch $@
 
 setup: $(READY) ## make .venv and install everything in it, once
 
@@ -21,6 +27,10 @@ demo: $(READY) ## the whole system on this machine, with simulated brokers (SECO
 
 test: $(READY) ## run all tests (ARGS="-k candle": some of them)
 	@$(BIN)/pytest $(ARGS)
+
+pure: $(READY) ## the tests of the core and the codec again, in plain Python
+	@rm -rf .venv/pure && mkdir .venv/pure && git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t .venv/pure
+	@cd .venv/pure && ../bin/pytest --quiet -p no:cacheprovider tests/schemas tests/stages tests/reference tests/test_layers.py
 
 check: $(READY) ## format, lint and types
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy

@@ -4,6 +4,7 @@ Times are nanoseconds since the epoch, UTC. Prices and sizes are integer mantiss
 instrument's ``price_scale`` and ``size_scale`` (``schemas/instruments.yaml``): 1.09123 at scale 5 is
 109123. A **mid** is exact too: ``(bid + ask) * 5``, one decimal finer than the price.
 
+Records hold no references but to records and text, so the garbage collector need not look at them (gc=False).
 The field order is the wire order: ``schemas/*.avsc`` says the same, and a test compares the two.
 """
 
@@ -12,7 +13,7 @@ from typing import TypeAlias
 import msgspec
 
 
-class Quote(msgspec.Struct, frozen=True):
+class Quote(msgspec.Struct, frozen=True, gc=False):
     """A two-sided price of one source. A missing side is price 0, size 0 (ONE_SIDED)."""
 
     symbol: str
@@ -28,7 +29,7 @@ class Quote(msgspec.Struct, frozen=True):
     flags: int = 0  # schemas.flags
 
 
-class Trade(msgspec.Struct, frozen=True):
+class Trade(msgspec.Struct, frozen=True, gc=False):
     """A transaction reported by a source."""
 
     symbol: str
@@ -42,7 +43,7 @@ class Trade(msgspec.Struct, frozen=True):
     flags: int = 0
 
 
-class Link(msgspec.Struct, frozen=True):
+class Link(msgspec.Struct, frozen=True, gc=False):
     """What a connector knows of its subscription: ``heartbeat``, ``connected`` or ``disconnected``."""
 
     symbol: str
@@ -53,13 +54,13 @@ class Link(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-class Clock(msgspec.Struct, frozen=True):
+class Clock(msgspec.Struct, frozen=True, gc=False):
     """Time passes in this partition even when no market speaks. Written by live workers and importers."""
 
     ts_recv: int
 
 
-class Candle(msgspec.Struct, frozen=True):
+class Candle(msgspec.Struct, frozen=True, gc=False):
     """One minute ``[start, start + 60 s)`` of a source, or of the composite source ``best``.
 
     revision: -1 provisional, 0 final, 1 and up corrections by late ticks or by repair.
@@ -92,7 +93,7 @@ class Candle(msgspec.Struct, frozen=True):
     flags: int = 0  # PARTIAL, BACKFILL
 
 
-class Best(msgspec.Struct, frozen=True):
+class Best(msgspec.Struct, frozen=True, gc=False):
     """The best tradable bid and ask over the eligible sources, and their consensus.
 
     ``state``: normal, locked, crossed, single_source, low_confidence, no_source. With no_source all
@@ -113,7 +114,7 @@ class Best(msgspec.Struct, frozen=True):
     eligible: int  # how many sources took part
 
 
-class Gap(msgspec.Struct, frozen=True):
+class Gap(msgspec.Struct, frozen=True, gc=False):
     """A stretch of one source without coverage: the ledger that repair works from.
 
     ``cause``: disconnect, stale, sequence. ``status``: open, closed, repaired. ``end`` is 0 while open.
@@ -127,7 +128,7 @@ class Gap(msgspec.Struct, frozen=True):
     status: str
 
 
-class Status(msgspec.Struct, frozen=True):
+class Status(msgspec.Struct, frozen=True, gc=False):
     """The scoreboard of one source: liveness, quality, and every tick accounted for.
 
     ``arrived = accepted + held + sum(rejected.values())``, always.
@@ -149,7 +150,7 @@ class Status(msgspec.Struct, frozen=True):
     rejected: dict[str, int]
 
 
-class Rejected(msgspec.Struct, frozen=True):
+class Rejected(msgspec.Struct, frozen=True, gc=False):
     """A tick that was refused, why, and the numbers that led to it (same unit as the value judged)."""
 
     tick: Quote | Trade

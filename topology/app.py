@@ -4,6 +4,7 @@ Wiring only. One agent over market.raw, one table (one composite state a symbol)
 """
 
 import asyncio
+import gc
 import logging
 import sys
 from collections.abc import Iterable
@@ -126,7 +127,10 @@ def run_worker(settings: Settings) -> None:
     wrong = admin.check_topics(settings.broker, settings.run)
     if wrong:
         raise ConfigError("; ".join(wrong))
-    worker = faust.Worker(build(settings), loglevel="info", loop=_new_loop())
+    app = build(settings)
+    gc.freeze()  # what is imported stays: no need to look at it again and again
+    gc.set_threshold(50_000, 20, 50)  # records come and go by the thousand without a cycle among them
+    worker = faust.Worker(app, loglevel="info", loop=_new_loop())
     worker.execute_from_commandline()
 
 
