@@ -1,0 +1,1 @@
+"""How fast it is, measured on a real Kafka beside others that do the same work: `make bench`, `bench/README.md`."""

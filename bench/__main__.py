@@ -1,0 +1,74 @@
+"""`python -m bench`: measure everything on a Kafka of its own, write results.json and the tables of README.md."""
+
+import gc
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+from confluent_kafka import KafkaException
+from rich.console import Console
+
+from bench import latency, machine, report, state, throughput
+from bench.process import BenchError
+from bench.rig import Rig
+from connectors.runtime.producer import ProducerError
+from deploy.local import LocalStackError
+from topology.admin import BrokerError
+
+MEASUREMENTS = ("throughput", "latency", "state")
+
+
+@click.command()
+@click.option("--only", multiple=True, type=click.Choice(MEASUREMENTS), help="Only this; may be given more than once.")
+@click.option(
+    "--quick", is_flag=True, help="A smoke run of a minute or two: small input, one run each, nothing written."
+)
+@click.option("--runs", type=click.IntRange(min=1), default=throughput.RUNS, show_default=True, help="Of each engine.")
+@click.option(
+    "--directory", type=click.Path(path_type=Path), help="For Kafka's data and the logs. [default: a new one]"
+)
+def main(only: tuple[str, ...], quick: bool, runs: int, directory: Path | None) -> None:
+    """Measure tickloom on a real Kafka, beside stock Faust and a bare loop. Takes about fifteen minutes."""
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    if not Path("/proc/self/status").exists():
+        raise click.ClickException("the bench reads CPU time and memory from /proc, so it needs Linux")
+    with tempfile.TemporaryDirectory(prefix="tickloom-bench-") as scratch:
+        try:
+            results = _measure(directory or Path(scratch), console, only or MEASUREMENTS, quick=quick, runs=runs)
+        except (BenchError, BrokerError, LocalStackError, ProducerError, KafkaException) as error:
+            raise click.ClickException(str(error)) from error
+    console.print()
+    console.print(report.markdown(results), markup=False, highlight=False)
+    if not quick:
+        report.save(report.load() | results)
+    for line in report.wrong(results):
+        click.echo(f"wrong: {line}", err=True)
+    sys.exit(bool(report.wrong(results)))
+
+
+def _measure(directory: Path, console: Console, only: tuple[str, ...], *, quick: bool, runs: int) -> dict[str, Any]:
+    gc.freeze()
+    on = machine.facts()
+    rig = Rig(directory, console)
+    results: dict[str, Any] = {}
+    try:
+        if "throughput" in only:
+            rig.say("throughput")
+            results["throughput"] = throughput.measure(rig, scale=0.1 if quick else 1.0, runs=1 if quick else runs)
+        if "latency" in only:
+            rig.say("latency")
+            results["latency"] = latency.measure(rig, **({"warm": 4.0, "measured": 6.0} if quick else {}))
+        if "state" in only:
+            rig.say("memory and recovery")
+            results["state"] = {"rows": state.measure(rig, **({"ticks": 30, "kills": 1} if quick else {}))}
+    finally:
+        rig.close()
+    for section in results.values():
+        section["on"] = on
+    return results
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""What the bench asks of Kafka: topics made and removed, how far a group is, everything that a topic holds."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple
+
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # it does not export it
+
+from bench.process import BenchError, Process
+from schemas import topics
+from topology import admin
+
+READ: Final = 5_000  # messages at a time
+STALL_S: Final = 120.0  # a group that commits nothing for so long is stuck
+LOOK_S: Final = (0.02, 0.5)  # between two looks at a group: looking costs the cores that are measured
+#: A group's coordinator is made at its first use.
+MOVES: Final = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.GROUP_ID_NOT_FOUND,
+)
+
+
+class Fetched(NamedTuple):
+    """A record as a worker's consumer gives it (of ``aiokafka.ConsumerRecord``, what a task reads)."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int  # ms; where the topic says so, when Kafka appended it
+    key: bytes
+    value: bytes
+
+
+def reset(client: AdminClient, broker: str, run: str) -> None:
+    """Make a run's topics anew, but for market.raw, and forget its group: a worker begins from nothing."""
+    raw = topics.named(topics.RAW.name, run)
+    names = [plan.name for plan in admin.plans(run) if plan.name != raw]
+    admin.create_topics(broker, run, recreate=names, replication=1)
+    forget(client, admin.app_id(run))
+
+
+def create(client: AdminClient, name: str, partitions: int) -> None:
+    """Make a topic for the output of a peer."""
+    config = {"message.timestamp.type": "LogAppendTime"}
+    for future in client.create_topics([NewTopic(name, partitions, 1, config=config)]).values():
+        future.result()
+
+
+def delete(client: AdminClient, prefix: str) -> None:
+    """Remove all topics whose names begin so."""
+    names = [name for name in client.list_topics(timeout=10).topics if name.startswith(prefix)]
+    if names:
+        for future in client.delete_topics(names, operation_timeout=30).values():
+            future.result()
+
+
+def forget(client: AdminClient, group: str) -> None:
+    """Remove a group with its offsets, once Kafka has seen its members leave."""
+    limit = time.monotonic() + STALL_S
+    while True:
+        try:
+            client.delete_consumer_groups([group])[group].result()
+        except KafkaException as error:
+            code = error.args[0].code()
+            if code == KafkaError.GROUP_ID_NOT_FOUND:
+                return
+            if code != KafkaError.NON_EMPTY_GROUP or time.monotonic() > limit:
+                raise
+            time.sleep(0.1)
+
+
+def ends(client: AdminClient, topic: str) -> dict[int, int]:
+    """The offset after the last record, of every partition."""
+    return admin.offsets(client, [topic], admin.LATEST)[topic]
+
+
+def lag(client: AdminClient, group: str, topic: str, until: dict[int, int]) -> int:
+    """How many records a group has still to commit."""
+    request = [ConsumerGroupTopicPartitions(group)]
+    try:
+        found = client.list_consumer_group_offsets(request)[group].result().topic_partitions
+    except KafkaException as error:
+        if error.args[0].code() not in MOVES:
+            raise
+        found = []
+    committed = {at.partition: at.offset for at in found if at.topic == topic and at.offset >= 0}
+    return sum(end - committed.get(number, 0) for number, end in until.items())
+
+
+def await_commit(
+    client: AdminClient, group: str, topic: str, process: Process, tell: Callable[[int], None] | None = None
+) -> float:
+    """Wait until the group has committed all that the topic holds now; say when that was seen.
+
+    Raises BenchError where the process ends before, or commits nothing for STALL_S.
+    """
+    until = ends(client, topic)
+    least, changed = sum(until.values()) + 1, time.monotonic()
+    began = None
+    while True:
+        left = lag(client, group, topic, until)
+        now = time.monotonic()
+        if left == 0:
+            return time.time()
+        process.check()
+        if left < least:
+            began = began or (now, left)
+            least, changed = left, now
+            if tell:
+                tell(sum(until.values()) - left)
+        if now - changed > STALL_S:
+            raise BenchError(f"{group} has committed nothing for {STALL_S:.0f} s; {left:,} records of {topic} are left")
+        time.sleep(_until_next_look(began, now, left))
+
+
+def _until_next_look(began: tuple[float, int] | None, now: float, left: int) -> float:
+    shortest, longest = LOOK_S
+    if began is None or began[1] == left:
+        return 0.1
+    rest = left * (now - began[0]) / (began[1] - left)  # at the rate so far
+    return min(longest, max(shortest, rest / 4))
+
+
+@contextmanager
+def consumer(broker: str, at: Sequence[TopicPartition], **settings: Any) -> Iterator[Consumer]:
+    """A plain consumer of these partitions from these offsets, which commits nothing."""
+    made = Consumer(
+        {
+            "bootstrap.servers": broker,
+            "group.id": "tickloom-bench",  # demanded by the client
+            "enable.auto.commit": False,
+            "auto.offset.reset": "error",
+            **settings,
+        }
+    )
+    made.assign(list(at))
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def read(client: AdminClient, broker: str, topic: str, since: dict[int, int] | None = None) -> Iterator[Fetched]:
+    """Everything that a topic holds now, from its beginning or from these offsets, in order per partition."""
+    until = ends(client, topic)
+    first = admin.offsets(client, [topic], admin.EARLIEST)[topic] | (since or {})
+    left = {number for number, end in until.items() if end > first[number]}
+    with consumer(broker, [TopicPartition(topic, number, first[number]) for number in left]) as source:
+        while left:
+            for message in source.consume(READ, 1.0):
+                if message.error():
+                    raise KafkaException(message.error())
+                number, offset = message.partition() or 0, message.offset() or 0
+                yield Fetched(
+                    topic, number, offset, message.timestamp()[1], message.key() or b"", message.value() or b""
+                )
+                if offset == until[number] - 1:
+                    left.discard(number)
