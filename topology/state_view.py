@@ -1,0 +1,257 @@
+"""What a worker knows of its symbols, as plain data for JSON. Reads the state, changes nothing.
+
+Prices and sizes are exact decimal text at the instrument's scale, a side that is missing is null. A time comes twice:
+as ISO 8601 in UTC with nanoseconds (``start``) and as an integer (``start_ns``); one that never was is null.
+Ages and deadlines count in the symbol's own time, not in that of the clock on the wall.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from schemas import flags
+from schemas.instrument import Instrument, text
+from schemas.record import Best, Trade
+from topology.stages import liveness
+from topology.stages.candle import Candles, Minute
+from topology.stages.liveness import Liveness
+from topology.stages.pipeline import Feed, Symbol
+from topology.stages.spike import Held
+
+SECOND: Final = 1_000_000_000
+SIDES: Final = ("bid", "ask", "mid")
+OHLC: Final = ("open", "high", "low", "close")
+
+Data = dict[str, Any]
+
+
+def iso(ns: int) -> str | None:
+    """A time as ISO 8601 in UTC, to the nanosecond; None for none."""
+    if not ns:
+        return None
+    return f"{datetime.fromtimestamp(ns // SECOND, UTC):%Y-%m-%dT%H:%M:%S}.{ns % SECOND:09}Z"
+
+
+def summary(symbol: Symbol, partition: int) -> Data:
+    """A symbol in one row: best price, the standing of its sources, and every tick accounted for."""
+    statuses = [liveness.NAMES[feed.life.status] for feed in symbol.feeds]
+    return {
+        "symbol": symbol.name,
+        "class": symbol.instrument.asset_class,
+        "partition": partition,
+        **_time("time", symbol.now),
+        "best": _best(symbol.best.last, symbol.instrument),
+        "sources": {feed.name: status for feed, status in zip(symbol.feeds, statuses, strict=True)},
+        "arrived": sum(feed.arrived for feed in symbol.feeds),
+        "accepted": sum(feed.accepted for feed in symbol.feeds),
+        "held": sum(len(feed.spike.held) for feed in symbol.feeds),
+        "rejected": sum(sum(feed.rejected.values()) for feed in symbol.feeds),
+        "open_gaps": sum(bool(feed.life.gap_cause) for feed in symbol.feeds),
+    }
+
+
+def details(symbol: Symbol, partition: int) -> Data:
+    """Everything about a symbol: its best price, each source with its numbers, the minutes still open."""
+    instrument = symbol.instrument
+    return {
+        "symbol": symbol.name,
+        "class": instrument.asset_class,
+        "calendar": instrument.calendar,
+        "strategy": instrument.strategy,
+        "price_scale": instrument.price_scale,
+        "size_scale": instrument.size_scale,
+        "partition": partition,
+        "offset": symbol.offset,
+        **_time("time", symbol.now),
+        "best": _best(symbol.best.last, instrument),
+        "best_minutes": _open_minutes(symbol.composite, instrument),
+        "sources": [_source(symbol, feed) for feed in symbol.feeds],
+    }
+
+
+def scores(symbol: Symbol) -> list[Data]:
+    """The scoreboard: one row a source."""
+    return [{"symbol": symbol.name, "source": feed.name, **_score(feed, symbol.instrument)} for feed in symbol.feeds]
+
+
+def totals(rows: Iterable[Data]) -> list[Data]:
+    """The scoreboard summed up by source, over all its symbols."""
+    found: dict[str, Data] = {}
+    for row in rows:
+        total = found.setdefault(
+            row["source"],
+            {
+                "source": row["source"],
+                "symbols": 0,
+                "status": Counter[str](),
+                **dict.fromkeys(("arrived", "accepted", "held", "gaps", "open_gaps"), 0),
+                "rejected": Counter[str](),
+            },
+        )
+        total["symbols"] += 1
+        total["status"][row["status"]] += 1
+        total["rejected"].update(row["rejected"])
+        for name in ("arrived", "accepted", "held", "gaps"):
+            total[name] += row[name]
+        total["open_gaps"] += row["open_gap"] is not None
+    return sorted(found.values(), key=lambda total: str(total["source"]))
+
+
+def open_gaps(symbol: Symbol) -> list[Data]:
+    """The stretches that are missing right now: one row a source at most."""
+    return [
+        {"symbol": symbol.name, "source": feed.name, **gap, "lasting_ns": max(0, symbol.now - gap["start_ns"])}
+        for feed in symbol.feeds
+        if (gap := _open_gap(feed.life)) is not None
+    ]
+
+
+def _time(name: str, ns: int) -> Data:
+    return {name: iso(ns), f"{name}_ns": ns or None}
+
+
+def _price(value: int, scale: int) -> str | None:
+    return text(value, scale) if value else None
+
+
+def _best(best: Best | None, instrument: Instrument) -> Data | None:
+    """The best price as published; None before the first eligible source."""
+    if best is None:
+        return None
+    scale, size_scale = instrument.price_scale, instrument.size_scale
+    return {
+        "state": best.state,
+        "bid": _price(best.bid, scale),
+        "bid_size": text(best.bid_size, size_scale),
+        "bid_source": best.bid_source or None,
+        "ask": _price(best.ask, scale),
+        "ask_size": text(best.ask_size, size_scale),
+        "ask_source": best.ask_source or None,
+        **_spread(best.bid, best.ask, scale),
+        "consensus": _price(best.consensus, scale + 1),
+        "eligible": best.eligible,
+        **_time("ts_event", best.ts_event),
+        **_time("ts_recv", best.ts_recv),
+    }
+
+
+def _spread(bid: int, ask: int, scale: int) -> Data:
+    if not bid or not ask:
+        return {"spread": None, "spread_bps": None}
+    return {"spread": text(ask - bid, scale), "spread_bps": text((ask - bid) * 1_000_000 // bid, 2)}
+
+
+def _score(feed: Feed, instrument: Instrument) -> Data:
+    life = feed.life
+    return {
+        "status": liveness.NAMES[life.status],
+        **_time("since", life.since),
+        **_time("ts_event", feed.event),
+        **_time("ts_recv", feed.recv),
+        "latency_ns": feed.latency,
+        "interval_ns": life.interval,
+        "spread": _price(feed.spread, instrument.price_scale),
+        "arrived": feed.arrived,
+        "accepted": feed.accepted,
+        "held": len(feed.spike.held),
+        "rejected": dict(feed.rejected),
+        "gaps": life.opened,
+        "open_gap": _open_gap(life),
+    }
+
+
+def _source(symbol: Symbol, feed: Feed) -> Data:
+    instrument, life, leg = symbol.instrument, feed.life, feed.leg
+    ttl = liveness.ttl(life)
+    return {
+        "source": feed.name,
+        **_score(feed, instrument),
+        "priority": leg.priority,
+        "weight": leg.weight,
+        "session": "open" if feed.open else "closed",
+        "quote": _quote(symbol, feed),
+        "standing": _standing(feed),
+        "ttl_ns": ttl,
+        **_time("alive", life.alive),
+        **_time("alive_until", life.alive + ttl if life.alive else 0),
+        **_time("covered", life.covered),
+        "heartbeats": life.heartbeats,
+        "held_ticks": [_held(held, instrument) for held in feed.spike.held],
+        "last_gaps": [{**_time("start", start), **_time("end", end)} for start, end in life.gaps],
+        "minutes": _open_minutes(feed.candles, instrument),
+    }
+
+
+def _quote(symbol: Symbol, feed: Feed) -> Data | None:
+    leg, scale, size_scale = feed.leg, symbol.instrument.price_scale, symbol.instrument.size_scale
+    if not leg.event:
+        return None
+    return {
+        "bid": _price(leg.bid, scale),
+        "bid_size": text(leg.bid_size, size_scale),
+        "ask": _price(leg.ask, scale),
+        "ask_size": text(leg.ask_size, size_scale),
+        **_spread(leg.bid, leg.ask, scale),
+        "mid": _price(leg.mid, scale + 1) if leg.bid and leg.ask else None,
+        **_time("ts_event", leg.event),
+        "age_ns": max(0, symbol.now - leg.event),
+    }
+
+
+def _standing(feed: Feed) -> str:
+    """Whether the current quote takes part in the best price, or why not."""
+    leg = feed.leg
+    if feed.life.status != liveness.LIVE:
+        return liveness.NAMES[feed.life.status]
+    if not leg.event:
+        return "no quote"
+    if not leg.clean:
+        return "not clean"
+    if leg.suspect:
+        return "suspect"
+    return "excluded" if leg.excluded else "eligible"
+
+
+def _held(held: Held, instrument: Instrument) -> Data:
+    """A suspect with the numbers that made it one: its mid (or price), the median it left, the band."""
+    tick, scale = held.tick, instrument.price_scale
+    prices = (
+        {"kind": "trade", "price": _price(tick.price, scale), "size": text(tick.size, instrument.size_scale)}
+        if isinstance(tick, Trade)
+        else {"kind": "quote", "bid": _price(tick.bid, scale), "ask": _price(tick.ask, scale)}
+    )
+    return {
+        **prices,
+        "observed": text(held.x, scale + 1),
+        "median": text(held.median, scale + 1),
+        "band": text(held.band, scale + 1),
+        **_time("ts_event", tick.ts_event),
+        **_time("ts_recv", tick.ts_recv),
+        "flags": flags.names(tick.flags),
+        "offset": held.offset,
+    }
+
+
+def _open_gap(life: Liveness) -> Data | None:
+    if not life.gap_cause:
+        return None
+    return {**_time("start", life.gaps[-1][0]), "cause": life.gap_cause}
+
+
+def _open_minutes(candles: Candles, instrument: Instrument) -> list[Data]:
+    """The minutes that are not final yet."""
+    return [_minute(minute, instrument) for minute in candles.minutes if minute.revision < 0]
+
+
+def _minute(minute: Minute, instrument: Instrument) -> Data:
+    scale = instrument.price_scale
+    data: Data = {**_time("start", minute.start), "ticks": minute.ticks, "trades": minute.trades}
+    if minute.ticks:
+        for side in SIDES:
+            digits = scale + 1 if side == "mid" else scale
+            data[side] = {name: text(getattr(minute, f"{side}_{name}"), digits) for name in OHLC}
+    if minute.trades:
+        data["trade"] = {name: text(getattr(minute, name), scale) for name in OHLC}
+        data["volume"] = text(minute.volume, instrument.size_scale)
+    return data

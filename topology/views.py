@@ -1,0 +1,196 @@
+"""The web views of a worker: what its symbols, sources and gaps look like now, as JSON and as a page.
+
+Every worker answers for all of them (``routing.py``). Read only, on loopback unless TICKLOOM_WEB_HOST says otherwise:
+there is no login. They run in the worker's own event loop, so a long list gives way to ticks now and then.
+"""
+
+import asyncio
+import difflib
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+
+import faust
+import msgspec
+from faust.types import TP
+from faust.web import Request, Response, View
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from schemas import topics
+from schemas.flags import DEAD_LETTER_REASONS, REASONS
+from schemas.instrument import Instrument
+from topology import describe, metrics, state_view
+from topology.agents import Tasks
+from topology.config import Settings
+from topology.metrics import WorkerCollector
+from topology.routing import PASSED_ON, Router, Unavailable
+from topology.stages.pipeline import Symbol
+
+RETRY_S: Final = 2
+SLICE: Final = 50  # symbols looked at before ticks get their turn
+PAGE: Final = Path(__file__).with_name("page.html")
+#: The page needs nothing but itself and this worker.
+POLICY: Final = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
+)
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """What a view answers."""
+
+    body: bytes
+    status: int = 200
+    headers: dict[str, str] = {}
+
+
+Row = dict[str, Any]
+Rows = Callable[[Symbol, int], list[Row]]
+Answer = Callable[..., Awaitable[Reply]]
+
+
+def install(app: faust.App, tasks: Tasks, settings: Settings, instruments: dict[str, Instrument]) -> None:
+    """Add the views to an application that is not started yet."""
+    views = Views(app, tasks, settings.run, instruments)
+    pages: dict[str, Answer] = {
+        "/": views.page,  # before Faust's own
+        "/symbols": views.symbols,
+        "/symbols/{symbol}": views.symbol,
+        "/sources": views.sources,
+        "/gaps": views.gaps,
+        "/topology": views.topology,
+        "/metrics": views.metrics,
+        "/healthz": views.healthz,
+        "/readyz": views.readyz,
+    }
+    for path, answer in pages.items():
+        name = answer.__name__
+        app.page(path, name=name)(_handler(name, answer))
+
+
+class Views:
+    """The answers. Each gives a Reply, or raises Unavailable."""
+
+    def __init__(self, app: faust.App, tasks: Tasks, run: str, instruments: dict[str, Instrument]) -> None:
+        self._app = app
+        self._tasks = tasks
+        self._run = run
+        self._raw = topics.named(topics.RAW.name, run)
+        self._instruments = instruments
+        self._router = Router(app, tasks, self._raw, instruments)
+        self._registry = metrics.registry(WorkerCollector(tasks.lanes, self._unready, self._end))
+
+    async def page(self, _request: Request) -> Reply:
+        """The page that shows all of it."""
+        headers = {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": POLICY}
+        return Reply(PAGE.read_bytes(), headers=headers)
+
+    async def symbols(self, request: Request) -> Reply:
+        """Every symbol in a row."""
+        rows, about = await self._all(request, "symbols", lambda symbol, number: [state_view.summary(symbol, number)])
+        return _json({**about, "symbols": sorted(rows, key=lambda row: str(row["symbol"]))})
+
+    async def symbol(self, request: Request, symbol: str) -> Reply:
+        """Everything about one symbol, from the worker that has it."""
+        if symbol not in self._instruments:
+            close = difflib.get_close_matches(symbol.upper(), self._instruments, n=1)
+            meant = f"did you mean {close[0]}?" if close else "/symbols lists those that have data"
+            return _error(404, f"{symbol} is not in instruments.yaml; {meant}")
+        number, address = self._router.owner(symbol)
+        if address and PASSED_ON in request.headers:
+            raise Unavailable(f"partition {number} has just moved to worker {address}")
+        if address:
+            answer = await self._router.ask(address, f"/symbols/{symbol}")
+            return Reply(answer.body, answer.status)
+        found = self._router.partition(number).symbols.get(symbol)
+        if found is None:
+            return _error(404, f"no record of {symbol} has come yet (it belongs to partition {number})")
+        return _json({"run": self._run, "worker": self._router.address, **state_view.details(found, number)})
+
+    async def sources(self, request: Request) -> Reply:
+        """The scoreboard: every source of every symbol, and the sums by source."""
+        rows, about = await self._all(request, "sources", lambda symbol, _: state_view.scores(symbol))
+        rows.sort(key=lambda row: (str(row["source"]), str(row["symbol"])))
+        return _json({**about, "totals": state_view.totals(rows), "sources": rows, "reasons": REASONS})
+
+    async def gaps(self, request: Request) -> Reply:
+        """The gaps that are open, oldest first."""
+        rows, about = await self._all(request, "gaps", lambda symbol, _: state_view.open_gaps(symbol))
+        return _json({**about, "gaps": sorted(rows, key=lambda row: int(row["start_ns"]))})
+
+    async def topology(self, request: Request) -> Reply:
+        """Nodes, topics and stores: JSON, or with ?format=text in the words of Kafka Streams."""
+        if request.query.get("format") == "text":
+            return Reply(describe.as_text(self._run).encode(), headers={"Content-Type": "text/plain; charset=utf-8"})
+        return _json({"run": self._run, **describe.as_json(self._run), "dead_letter_reasons": DEAD_LETTER_REASONS})
+
+    async def metrics(self, _request: Request) -> Reply:
+        """This worker's metrics, in the format of Prometheus."""
+        return Reply(generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def healthz(self, _request: Request) -> Reply:
+        """200 while the event loop turns (else there is no answer at all) and every partition's outputs are sent."""
+        dead = [number for number, lane in sorted(self._tasks.lanes.items()) if metrics.is_dead(lane)]
+        if dead:
+            return _error(
+                503, f"the delivery of partitions {', '.join(map(str, dead))} has stopped: restart the worker"
+            )
+        return _json({"status": "ok"})
+
+    async def readyz(self, _request: Request) -> Reply:
+        """200 once the worker has partitions and their state."""
+        if reason := self._unready():
+            return _error(503, reason, retry=True)
+        return _json({"status": "ready", "partitions": self._router.numbers()})
+
+    async def _all(self, request: Request, name: str, rows_of: Rows) -> tuple[list[Row], Row]:
+        """Rows of every symbol of every worker, and what to know about them."""
+        rows: list[Row] = []
+        seen = 0
+        for number in self._router.numbers():
+            for symbol in list(self._router.partition(number).symbols.values()):
+                rows += rows_of(symbol, number)
+                seen += 1
+                if seen % SLICE == 0:
+                    await asyncio.sleep(0)
+        missing: list[str] = []
+        if PASSED_ON not in request.headers:
+            answers, missing = await self._router.ask_others(f"/{name}")
+            for answer in answers:
+                rows += answer[name]
+        return rows, {"run": self._run, "worker": self._router.address, "incomplete": missing}
+
+    def _unready(self) -> str:
+        if reason := self._router.unsettled():
+            return reason
+        if not self._router.numbers():
+            return "no partition is assigned to this worker: the others have all of them"
+        return ""
+
+    def _end(self, number: int) -> int | None:
+        end: int | None = self._app.monitor.tp_end_offsets.get(TP(self._raw, number))
+        return end
+
+
+def _handler(name: str, answer: Answer) -> Callable[..., Awaitable[Response]]:
+    """A Faust view of an answer."""
+
+    async def get(view: View, request: Request, **match: str) -> Response:
+        try:
+            reply = await answer(request, **match)
+        except Unavailable as error:
+            reply = _error(503, str(error), retry=True)
+        headers = {"Content-Type": "application/json", "Cache-Control": "no-store", **reply.headers}
+        return view.bytes(reply.body, status=reply.status, headers=headers)
+
+    get.__name__ = name
+    get.__doc__ = answer.__doc__
+    return get
+
+
+def _json(data: Any) -> Reply:
+    return Reply(msgspec.json.format(msgspec.json.encode(data), indent=2) + b"\n")
+
+
+def _error(status: int, text: str, *, retry: bool = False) -> Reply:
+    headers = {"Retry-After": str(RETRY_S)} if retry else {}
+    return Reply(msgspec.json.encode({"error": text}) + b"\n", status, headers)
