@@ -45,7 +45,7 @@ WARM_UP_NS = 2 * SECOND  # clean ticks first, so that every spike window has som
 WIND_DOWN_NS = SECOND  # before the end nothing is done to a tick: spikes return, brokers come back
 CLOCK_TAIL_NS = 2 * SECOND  # clocks after the last tick, so that the last provisional candles are written
 CALM = 12  # ticks of a source after a disturbance, before the next
-JUMP_SHARE = 0.15  # of the disturbed prices; the others are spikes
+SPIKES_PER_JUMP = 5
 MOVE = 0.003  # of the price, of a spike or a jump: some ten times the width of the spike band
 #: How long an outage lasts, and at least, so that its outcome is certain, when the feed is asked to finish.
 OUTAGES = {
@@ -237,6 +237,7 @@ class Feed:
         self._stopped_ns = 0
         self._outage: _Outage | None = None
         self._outages = 0
+        self._spikes = 0  # since the last jump
         self._reserved: list[_Pair] = []  # their outage is next: nothing else may disturb them now
         self._last_ns = {"outage": self.start_ns, "price": self.start_ns, "clock": self.start_ns}
         self._prices = [_Price(m, float(m.price), float(m.price)) for m in MARKETS]
@@ -453,9 +454,11 @@ class Feed:
             for price in self._prices
             if all(pair.away or pair in ready for pair in self._pairs if pair.price is price)
         ]
-        if whole and self._rng.random() < JUMP_SHARE:
+        if whole and self._spikes >= SPIKES_PER_JUMP:
+            self._spikes = 0
             self._jump(self._rng.choice(whole))
         elif ready:
+            self._spikes += 1
             pair = self._rng.choice(ready)
             pair.calm = 0
             moved = self._rng.choice((-MOVE, MOVE)) * self._rng.uniform(1, 2)

@@ -38,7 +38,7 @@ from topology.demo_play import Demo, DemoError, check_alive, play, web_address
 from topology.demo_report import compare
 from topology.demo_view import summary
 
-SHORTEST_S: Final = 20  # a broker must have time to fall silent and to come back
+SHORTEST_S: Final = 25  # each fault occurs in this time
 START_LIMIT_S: Final = 60
 STOP_LIMIT_S: Final = 15
 NAME: Final = "demo-%Y%m%d-%H%M%S"  # of a run, by its start in UTC
