@@ -15,8 +15,8 @@ from aiokafka import AIOKafkaProducer
 from faust.types import TP, EventT
 
 from schemas import instrument, topics
-from schemas.codec import Codec
 from schemas.instrument import ConfigError
+from schemas.registry import codec_for
 from topology import admin, config
 from topology.agents import Tasks, fail
 from topology.config import Settings
@@ -80,7 +80,9 @@ def build(settings: Settings) -> App:
     table = StateTable(app, name="symbols", key_type=bytes, value_type=bytes, changelog_topic=changelog)
     app.tables.add(table)
     instruments = instrument.load(settings.instruments)
-    tasks = app.tickloom = Tasks(table, instruments, Codec(), run, lambda: app.consumer.topic_partitions(raw))
+    tasks = app.tickloom = Tasks(
+        table, instruments, codec_for(settings.schema_registry_url), run, lambda: app.consumer.topic_partitions(raw)
+    )
 
     @app.agent(source, name="ticks")
     async def ticks(stream: Any) -> None:
