@@ -235,24 +235,27 @@ def _show(demo: Demo, threads: "list[Future[None]]", reading: "Future[None]") ->
 
 
 def _frame(demo: Demo, elapsed_s: float) -> Frame:
-    phase = ""
-    if demo.fed:
-        phase = "the feed has ended; the rest is read and stored"
-    elif demo.stop.is_set():
-        phase = "what was injected comes to its outcome (Ctrl-C again: stop at once)"
-    is_open, _ = calendar.session("fx", time.time_ns())
-    closed = "FX and metals are closed at this hour; the simulated ones never are (calendar: always)"
     return Frame(
-        run=demo.settings.run,
         seconds=demo.seconds,
         elapsed_s=elapsed_s,
         now_ns=time.time_ns(),
         expected=demo.expected,
         seen=demo.seen,
         rows=demo.rows,
-        notes=[] if is_open else [closed],
+        notes=_notes(demo),
         web=web_address(demo.settings),
-        phase=phase,
         width=demo.console.width,
         height=demo.console.height,
     )
+
+
+def _notes(demo: Demo) -> list[str]:
+    notes = []
+    is_open, _ = calendar.session("fx", time.time_ns())
+    if not is_open:
+        notes.append("FX and metals are closed at this hour; the simulated ones never are")
+    if demo.fed:
+        notes.append("the feed has ended; the rest is read and stored")
+    elif demo.stop.is_set():
+        notes.append("what was injected comes to its outcome (Ctrl-C again: stop at once)")
+    return notes

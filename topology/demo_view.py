@@ -37,16 +37,14 @@ STANDINGS = {  # the colour of a source's status, its word, and its sign where t
 class Frame(msgspec.Struct):
     """What the picture is made from."""
 
-    run: str
     seconds: float | None
     elapsed_s: float
     now_ns: int
     expected: Expected
     seen: Seen
     rows: Mapping[str, int] = {}  # of the run in the database, by table
-    notes: list[str] = []
+    notes: list[str] = []  # one line each
     web: str = ""
-    phase: str = ""  # what the end is waiting for
     width: int = 100
     height: int = 40
 
@@ -115,12 +113,11 @@ def _header(frame: Frame) -> RenderableType:
     grid.add_row(
         Text.assemble(
             ("tickloom", "bold"),
-            f"  {len(BROKERS)} simulated brokers, {len(MARKETS)} instruments  ",
-            (frame.phase, "yellow"),
+            f"  {len(BROKERS)} simulated brokers, {len(MARKETS)} instruments",
         ),
         Text(f"{_clock(frame.elapsed_s)}{of}"),
     )
-    notes = [Text(note, "dim") for note in frame.notes]
+    notes = [Text(note, "yellow", no_wrap=True) for note in frame.notes]
     return Group(grid, *notes)
 
 

@@ -27,7 +27,7 @@ def frame(width: int = 120, height: int = 40, **fields: object) -> Frame:
     for source, status in (("alfa", "live"), ("bravo", "stale"), ("delta", "disconnected")):
         record = Status("EURUSD", source, status, NOW, NOW, NOW, 0, 0, 8, 1, 1, 0, 0, {})
         seen.take(record, NOW)
-    made = Frame("demo-x", 90, 42, NOW, expected, seen, {"ticks": 12_345}, [], "http://127.0.0.1:6066/")
+    made = Frame(90, 42, NOW, expected, seen, {"ticks": 12_345}, [], "http://127.0.0.1:6066/")
     for name, value in {"width": width, "height": height, **fields}.items():
         setattr(made, name, value)
     return made
@@ -62,7 +62,9 @@ def test_what_just_happened_is_told() -> None:
 
 
 def test_what_the_end_waits_for_is_said() -> None:
-    assert "the rest is read and stored" in drawn(picture(frame(phase="the rest is read and stored")))
+    text = drawn(picture(frame(80, 24, notes=["the rest is read and stored"])), 80)
+    assert "the rest is read and stored" in text
+    assert len(text.splitlines()) <= 24
 
 
 def test_without_a_price_the_state_says_so() -> None:
