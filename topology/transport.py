@@ -14,11 +14,11 @@ Theory of operation.
  - The offset committed is that of the last record of the longest acked prefix, in delivery order, plus one.
    Holes in the offsets (compaction, transaction markers) mean nothing here. Faust's own `_acked`, `_gap` and
    `_read_offset` stay empty.
- - Backpressure: a partition with WINDOW batches that no agent has begun is not taken from; how much an agent
-   begins before it acks is its own affair. A batch has at most
-   `broker_max_poll_records` records and comes from one fetch of at most `consumer_max_fetch_size` bytes.
-   aiokafka holds one more such fetch per partition. While every partition waits for its agent, nothing is
-   polled, so an agent that acks nothing for `broker_max_poll_interval` loses its partitions to others.
+ - Backpressure: a partition is not taken from while WAITING of its batches have not been begun by an agent, or
+   while OUT_RECORDS or OUT_BYTES of it are not acked. A batch has at most `broker_max_poll_records` records and
+   comes from one fetch of at most `consumer_max_fetch_size` bytes; aiokafka holds one more fetch per partition.
+   While every partition waits for its agent, nothing is polled, so an agent that acks nothing for
+   `broker_max_poll_interval` loses its partitions to others.
  - Latency: one request is always waiting in the consumer's thread, so a record costs one hop between the two
    event loops; an ack that makes room ends that request early. Nothing sleeps while there is work.
  - Changelog partitions: each run goes straight into its table, in log order, and only its end is told to
@@ -48,7 +48,9 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, EventT
 from faust.types.tuples import ConsumerMessage, Message, ack_lock
 
-WINDOW: Final = 4  # batches of a partition that are delivered and not begun
+WAITING: Final = 4  # batches of a partition that are delivered and not begun
+OUT_RECORDS: Final = 100_000  # of a partition, delivered and not acked; agents that flush in bulk ack late
+OUT_BYTES: Final = 64 << 20
 BATCH_RECORDS: Final = 2_000  # where broker_max_poll_records is not set
 FETCH_WAIT_MS: Final = 100  # how long a broker may hold a fetch; another partition may have to wait for it
 PACE_S: Final = 0.0015  # least time between two takes of a trickle; a round costs 0.2 ms whatever it brings
@@ -82,31 +84,38 @@ class Acks:
 
     def __init__(self) -> None:
         self.taken = -1  # offset of the last record taken out of aiokafka
-        self.waiting = 0  # batches delivered that no agent has begun
         self.commit: int | None = None  # everything delivered below this offset is done
-        self._open: deque[int] = deque()
-        self._done: set[int] = set()
+        self.waiting = 0  # batches delivered that no agent has begun
+        self.records = self.bytes = 0  # in batches that are out: delivered and not acked
+        self._out: dict[int, tuple[int, int]] = {}
+        self._order: deque[int] = deque()  # as delivered, from the first that is out
 
-    def __len__(self) -> int:
-        """Number of batches out: delivered, and they or one before them not acked."""
-        return len(self._open)
+    def is_full(self) -> bool:
+        """Whether nothing more should be taken."""
+        return self.waiting >= WAITING or self.records >= OUT_RECORDS or self.bytes >= OUT_BYTES
 
-    def deliver(self, offset: int) -> None:
-        """A batch that ends at this offset goes out; ValueError where one at or behind it already did."""
-        last = self._open[-1] if self._open else -1 if self.commit is None else self.commit - 1
+    def deliver(self, offset: int, records: int = 1, size: int = 0) -> None:
+        """A batch that ends at this offset goes out; ValueError where one that ends there or later did."""
+        last = self._order[-1] if self._order else -1 if self.commit is None else self.commit - 1
         if offset <= last:
             raise ValueError(f"batch to offset {offset} delivered after the one to {last}")
-        self._open.append(offset)
+        self._out[offset] = records, size
+        self._order.append(offset)
+        self.waiting += 1
+        self.records += records
+        self.bytes += size
+
+    def begin(self) -> None:
+        """An agent begins the next batch."""
+        self.waiting -= 1
 
     def ack(self, offset: int) -> None:
-        """The batch that ends at this offset is done; ValueError where it is not out."""
-        if offset in self._done or offset not in self._open:
-            raise ValueError(f"ack of offset {offset}, which is not out")
-        self._done.add(offset)
-        while self._open and self._open[0] in self._done:
-            done = self._open.popleft()
-            self._done.remove(done)
-            self.commit = done + 1
+        """The batch that ends at this offset is done; KeyError where it is not out."""
+        records, size = self._out.pop(offset)
+        self.records -= records
+        self.bytes -= size
+        while self._order and self._order[0] not in self._out:
+            self.commit = self._order.popleft() + 1
 
 
 class Run(NamedTuple):
@@ -185,7 +194,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._isolation_level = self.transport.isolation_level
         return consumer
 
-    async def fetch(self, wanted: set[TP]) -> list[Run]:
+    async def fetch(self, wanted: frozenset[TP]) -> list[Run]:
         """Called from the app's loop: runs of the wanted partitions as soon as there are any.
 
         Empty when woken, or after IDLE_WAIT_S.
@@ -202,7 +211,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def _fetch(self, wanted: set[TP]) -> list[Run]:
+    async def _fetch(self, wanted: frozenset[TP]) -> list[Run]:
         consumer = self._ensure_consumer()
         fetcher = consumer._fetcher
         if consumer._closed or fetcher._closed:
@@ -225,7 +234,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         self._woken = False
         return runs
 
-    async def _take(self, consumer: aiokafka.AIOKafkaConsumer, wanted: set[TP]) -> list[Run]:
+    async def _take(self, consumer: aiokafka.AIOKafkaConsumer, wanted: frozenset[TP]) -> list[Run]:
         """Suspends nowhere, so that a run and the Acks of its span cannot come apart."""
         fetcher = consumer._fetcher
         if fetcher._subscriptions.reassignment_in_progress:
@@ -314,10 +323,10 @@ class Consumer(driver.Consumer):
             self._asked = {
                 tp
                 for tp in self._get_active_partitions()
-                if (acks := self.spans.get(tp)) is not None and acks.waiting < WINDOW
+                if (acks := self.spans.get(tp)) is not None and not acks.is_full()
             }
             try:
-                runs = await self._thread.fetch(self._asked)
+                runs = await self._thread.fetch(frozenset(self._asked))
             except self.consumer_stopped_errors:
                 if self.app.should_stop:
                     return
@@ -341,8 +350,8 @@ class Consumer(driver.Consumer):
         message = BatchMessage(run, self.app.consumer_generation_id)
         channels = self.app.topics._tp_index[run.tp]
         message.incref(len(channels))
-        run.acks.deliver(message.offset)
-        run.acks.waiting += 1
+        size = sum(record.serialized_value_size for record in run.records)
+        run.acks.deliver(message.offset, len(run.records), size)
         for channel in channels:
             channel.queue.force_put_nowait(self.app.create_event(None, run.records, {}, message))
         self.app.monitor.track_tp_end_offset(run.tp, run.highwater)
@@ -395,10 +404,8 @@ class Consumer(driver.Consumer):
         if not message.tracked:
             message.tracked = True
             self.track_message(message)
-            message.acks.waiting -= 1
-            if message.tp not in self._asked and message.acks.waiting < WINDOW:
-                self._asked.add(message.tp)  # woken once is enough
-                self._thread.wake()
+            message.acks.begin()
+            self._take_more(message)
         return True
 
     def ack(self, message: Message) -> bool:
@@ -411,7 +418,13 @@ class Consumer(driver.Consumer):
             message.acks.ack(message.offset)
         if self._waiting_for_ack is not None and not self._waiting_for_ack.done():
             self._waiting_for_ack.set_result(None)
+        self._take_more(message)
         return True
+
+    def _take_more(self, message: BatchMessage) -> None:
+        if message.tp not in self._asked and not message.acks.is_full():
+            self._asked.add(message.tp)  # woken once is enough
+            self._thread.wake()
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         for tp, acks in list(self.spans.items()):
@@ -424,7 +437,7 @@ class Consumer(driver.Consumer):
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         # Faust has awaited its producer since it asked for these offsets: a seek may have come between.
-        present = {tp: offset for tp, offset in offsets.items() if self._new_offset(tp) is not None}
+        present = {tp: offset for tp, offset in offsets.items() if offset <= (self._new_offset(tp) or -1)}
         return bool(present) and await super()._commit(present)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
