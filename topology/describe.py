@@ -12,8 +12,10 @@ from schemas import topics
 from schemas.record import Best, Candle, Gap, Quote, Rejected, Status, Trade
 from schemas.topics import OUTPUT_OF, RAW, TOPICS, Topic
 from topology import admin
+from topology.tables import LOADS
 
 STORE: Final = "symbols"
+WRITER: Final = "upsert"
 
 
 class Stage(NamedTuple):
@@ -144,8 +146,11 @@ def _output(topic: Topic, writers: dict[str, list[str]], run: str) -> Node:
 
 
 def _sink(run: str) -> list[Node]:
-    sources = [Node(t.name, "source", t.doc, [topics.named(t.name, run)], after=["upsert"]) for t in admin.SUNK]
-    doc = "a batch is one transaction: COPY, upsert, and the offsets read so far"
-    names = [topic.name for topic in admin.SUNK]
-    upsert = Node("upsert", "processor", doc, before=names, after=["PostgreSQL"])
-    return [*sources, upsert, Node("PostgreSQL", "sink", "tables of PostgreSQL", before=["upsert"])]
+    tables: dict[str, list[str]] = {}
+    for kind, load in LOADS.items():
+        tables.setdefault(load.table, []).append(OUTPUT_OF.get(kind, topics.DEAD_LETTER).name)
+    read = [topic for topic in TOPICS if any(topic.name in names for names in tables.values())]
+    sources = [Node(t.name, "source", t.doc, [topics.named(t.name, run)], after=[WRITER]) for t in read]
+    doc = "a batch is one transaction: COPY, upsert, and how far it was read"
+    writer = Node(WRITER, "processor", doc, before=[topic.name for topic in read], after=list(tables))
+    return [*sources, writer, *(Node(table, "sink", f"table: {table}", before=[WRITER]) for table in tables)]

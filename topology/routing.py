@@ -98,7 +98,7 @@ class Router:
         number = partition_of(symbol.encode(), self.count)
         if number in mine:
             return number, ""
-        address = self._addresses().get(number, "")
+        address = self.addresses().get(number, "")
         if address in ("", self.address):
             raise Unavailable(_shared_address(number, self.address))
         return number, address
@@ -121,7 +121,7 @@ class Router:
     async def ask_others(self, path: str) -> tuple[list[dict[str, Any]], list[str]]:
         """Ask every other worker the same; give their answers, and a line for each part that is missing."""
         others: dict[str, list[int]] = {}
-        mine, addresses = self.numbers(), self._addresses()
+        mine, addresses = self.numbers(), self.addresses()
         for number in sorted(set(range(self.count)) - set(mine)):
             others.setdefault(addresses.get(number, ""), []).append(number)
         hidden = others.pop("", []) + others.pop(self.address, [])
@@ -144,7 +144,7 @@ class Router:
             return str(error)
         return data if answer.status == 200 else str(data.get("error", answer.status))
 
-    def _addresses(self) -> dict[int, str]:
+    def addresses(self) -> dict[int, str]:
         """The address of the worker of every partition, as Faust's assignor told all of them."""
         distribution = self._app.router.external_topics_metadata()
         return {number: address for address, topics in distribution.items() for number in topics.get(self._raw, ())}

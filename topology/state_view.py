@@ -14,8 +14,10 @@ from schemas import flags
 from schemas.instrument import Instrument, text
 from schemas.record import Best, Trade
 from topology.stages import liveness
+from topology.stages.best_price import Leg
 from topology.stages.candle import Candles, Minute
 from topology.stages.liveness import Liveness
+from topology.stages.partition import Partition
 from topology.stages.pipeline import Feed, Symbol
 from topology.stages.spike import Held
 
@@ -33,14 +35,14 @@ def iso(ns: int) -> str | None:
     return f"{datetime.fromtimestamp(ns // SECOND, UTC):%Y-%m-%dT%H:%M:%S}.{ns % SECOND:09}Z"
 
 
-def summary(symbol: Symbol, partition: int) -> Data:
+def summary(symbol: Symbol, partition: Partition) -> Data:
     """A symbol in one row: best price, the standing of its sources, and every tick accounted for."""
     statuses = [liveness.NAMES[feed.life.status] for feed in symbol.feeds]
     return {
         "symbol": symbol.name,
         "class": symbol.instrument.asset_class,
-        "partition": partition,
-        **_time("time", symbol.now),
+        "partition": partition.number,
+        **_time("time", _now(symbol, partition)),
         "best": _best(symbol.best.last, symbol.instrument),
         "sources": {feed.name: status for feed, status in zip(symbol.feeds, statuses, strict=True)},
         "arrived": sum(feed.arrived for feed in symbol.feeds),
@@ -51,7 +53,7 @@ def summary(symbol: Symbol, partition: int) -> Data:
     }
 
 
-def details(symbol: Symbol, partition: int) -> Data:
+def details(symbol: Symbol, partition: Partition) -> Data:
     """Everything about a symbol: its best price, each source with its numbers, the minutes still open."""
     instrument = symbol.instrument
     return {
@@ -61,16 +63,16 @@ def details(symbol: Symbol, partition: int) -> Data:
         "strategy": instrument.strategy,
         "price_scale": instrument.price_scale,
         "size_scale": instrument.size_scale,
-        "partition": partition,
+        "partition": partition.number,
         "offset": symbol.offset,
-        **_time("time", symbol.now),
+        **_time("time", _now(symbol, partition)),
         "best": _best(symbol.best.last, instrument),
         "best_minutes": _open_minutes(symbol.composite, instrument),
-        "sources": [_source(symbol, feed) for feed in symbol.feeds],
+        "sources": [_source(symbol, feed, _now(symbol, partition)) for feed in symbol.feeds],
     }
 
 
-def scores(symbol: Symbol) -> list[Data]:
+def scores(symbol: Symbol, _partition: Partition) -> list[Data]:
     """The scoreboard: one row a source."""
     return [{"symbol": symbol.name, "source": feed.name, **_score(feed, symbol.instrument)} for feed in symbol.feeds]
 
@@ -98,13 +100,19 @@ def totals(rows: Iterable[Data]) -> list[Data]:
     return sorted(found.values(), key=lambda total: str(total["source"]))
 
 
-def open_gaps(symbol: Symbol) -> list[Data]:
+def open_gaps(symbol: Symbol, partition: Partition) -> list[Data]:
     """The stretches that are missing right now: one row a source at most."""
+    now = _now(symbol, partition)
     return [
-        {"symbol": symbol.name, "source": feed.name, **gap, "lasting_ns": max(0, symbol.now - gap["start_ns"])}
+        {"symbol": symbol.name, "source": feed.name, **gap, "lasting_ns": max(0, now - gap["start_ns"])}
         for feed in symbol.feeds
         if (gap := _open_gap(feed.life)) is not None
     ]
+
+
+def _now(symbol: Symbol, partition: Partition) -> int:
+    """The symbol's time: its own ``now`` follows the clock only where the clock changes something."""
+    return max(symbol.now, partition.clock)
 
 
 def _time(name: str, ns: int) -> Data:
@@ -161,7 +169,7 @@ def _score(feed: Feed, instrument: Instrument) -> Data:
     }
 
 
-def _source(symbol: Symbol, feed: Feed) -> Data:
+def _source(symbol: Symbol, feed: Feed, now: int) -> Data:
     instrument, life, leg = symbol.instrument, feed.life, feed.leg
     ttl = liveness.ttl(life)
     return {
@@ -170,7 +178,7 @@ def _source(symbol: Symbol, feed: Feed) -> Data:
         "priority": leg.priority,
         "weight": leg.weight,
         "session": "open" if feed.open else "closed",
-        "quote": _quote(symbol, feed),
+        "quote": _quote(feed.leg, instrument, now),
         "standing": _standing(feed),
         "ttl_ns": ttl,
         **_time("alive", life.alive),
@@ -183,8 +191,8 @@ def _source(symbol: Symbol, feed: Feed) -> Data:
     }
 
 
-def _quote(symbol: Symbol, feed: Feed) -> Data | None:
-    leg, scale, size_scale = feed.leg, symbol.instrument.price_scale, symbol.instrument.size_scale
+def _quote(leg: Leg, instrument: Instrument, now: int) -> Data | None:
+    scale, size_scale = instrument.price_scale, instrument.size_scale
     if not leg.event:
         return None
     return {
@@ -195,7 +203,7 @@ def _quote(symbol: Symbol, feed: Feed) -> Data | None:
         **_spread(leg.bid, leg.ask, scale),
         "mid": _price(leg.mid, scale + 1) if leg.bid and leg.ask else None,
         **_time("ts_event", leg.event),
-        "age_ns": max(0, symbol.now - leg.event),
+        "age_ns": max(0, now - leg.event),
     }
 
 

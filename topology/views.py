@@ -24,6 +24,7 @@ from topology.agents import Tasks
 from topology.config import Settings
 from topology.metrics import WorkerCollector
 from topology.routing import PASSED_ON, Router, Unavailable
+from topology.stages.partition import Partition
 from topology.stages.pipeline import Symbol
 
 RETRY_S: Final = 2
@@ -44,12 +45,14 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 Row = dict[str, Any]
-Rows = Callable[[Symbol, int], list[Row]]
+Rows = Callable[[Symbol, Partition], list[Row]]
 Answer = Callable[..., Awaitable[Reply]]
 
 
 def install(app: faust.App, tasks: Tasks, settings: Settings, instruments: dict[str, Instrument]) -> None:
-    """Add the views to an application that is not started yet."""
+    """Add the views to an application that is not started yet, in place of Faust's own."""
+    for own in ("web_tables_enabled", "web_router_enabled", "web_stats_enabled", "web_graph_enabled"):
+        setattr(app.conf, own, False)
     views = Views(app, tasks, settings.run, instruments)
     pages: dict[str, Answer] = {
         "/": views.page,  # before Faust's own
@@ -86,7 +89,9 @@ class Views:
 
     async def symbols(self, request: Request) -> Reply:
         """Every symbol in a row."""
-        rows, about = await self._all(request, "symbols", lambda symbol, number: [state_view.summary(symbol, number)])
+        rows, about = await self._all(
+            request, "symbols", lambda symbol, partition: [state_view.summary(symbol, partition)]
+        )
         return _json({**about, "symbols": sorted(rows, key=lambda row: str(row["symbol"]))})
 
     async def symbol(self, request: Request, symbol: str) -> Reply:
@@ -101,27 +106,32 @@ class Views:
         if address:
             answer = await self._router.ask(address, f"/symbols/{symbol}")
             return Reply(answer.body, answer.status)
-        found = self._router.partition(number).symbols.get(symbol)
+        partition = self._router.partition(number)
+        found = partition.symbols.get(symbol)
         if found is None:
             return _error(404, f"no record of {symbol} has come yet (it belongs to partition {number})")
-        return _json({"run": self._run, "worker": self._router.address, **state_view.details(found, number)})
+        return _json({"run": self._run, "worker": self._router.address, **state_view.details(found, partition)})
 
     async def sources(self, request: Request) -> Reply:
         """The scoreboard: every source of every symbol, and the sums by source."""
-        rows, about = await self._all(request, "sources", lambda symbol, _: state_view.scores(symbol))
+        rows, about = await self._all(request, "sources", state_view.scores)
         rows.sort(key=lambda row: (str(row["source"]), str(row["symbol"])))
         return _json({**about, "totals": state_view.totals(rows), "sources": rows, "reasons": REASONS})
 
     async def gaps(self, request: Request) -> Reply:
         """The gaps that are open, oldest first."""
-        rows, about = await self._all(request, "gaps", lambda symbol, _: state_view.open_gaps(symbol))
+        rows, about = await self._all(request, "gaps", state_view.open_gaps)
         return _json({**about, "gaps": sorted(rows, key=lambda row: int(row["start_ns"]))})
 
     async def topology(self, request: Request) -> Reply:
         """Nodes, topics and stores: JSON, or with ?format=text in the words of Kafka Streams."""
         if request.query.get("format") == "text":
             return Reply(describe.as_text(self._run).encode(), headers={"Content-Type": "text/plain; charset=utf-8"})
-        return _json({"run": self._run, **describe.as_json(self._run), "dead_letter_reasons": DEAD_LETTER_REASONS})
+        workers: dict[str, list[int]] = {}
+        for number, address in sorted(self._router.addresses().items()):
+            workers.setdefault(address, []).append(number)
+        live = {"run": self._run, "worker": self._router.address, "partitions": workers}
+        return _json({**live, **describe.as_json(self._run), "dead_letter_reasons": DEAD_LETTER_REASONS})
 
     async def metrics(self, _request: Request) -> Reply:
         """This worker's metrics, in the format of Prometheus."""
@@ -147,8 +157,9 @@ class Views:
         rows: list[Row] = []
         seen = 0
         for number in self._router.numbers():
-            for symbol in list(self._router.partition(number).symbols.values()):
-                rows += rows_of(symbol, number)
+            partition = self._router.partition(number)
+            for symbol in list(partition.symbols.values()):
+                rows += rows_of(symbol, partition)
                 seen += 1
                 if seen % SLICE == 0:
                     await asyncio.sleep(0)
