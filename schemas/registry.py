@@ -28,7 +28,7 @@ def codec_for(url: str) -> Codec:
         for cls in RECORDS:
             text = json.dumps(_plain(schemas()[cls.__name__]))
             ids[cls.__name__] = client.register_schema(f"tickloom.{cls.__name__}", Schema(text, "AVRO"))
-    except Exception as error:  # noqa: BLE001  the errors of its HTTP library are no part of the client's interface
+    except Exception as error:  # the errors of its HTTP library are no part of the client's interface
         raise ConfigError(f"the schema registry at {url} did not take the schemas: {error}") from error
 
     def schema_of(number: int) -> str:

@@ -17,7 +17,7 @@ from faust.types import TP, EventT
 from schemas import instrument, topics
 from schemas.instrument import ConfigError
 from schemas.registry import codec_for
-from topology import admin, config
+from topology import admin, config, views
 from topology.agents import Tasks, fail
 from topology.config import Settings
 from topology.task import applied_offset
@@ -32,9 +32,9 @@ log = logging.getLogger(__name__)
 class StateTable(faust.Table):  # type: ignore[type-arg]
     """The states by symbol. Of two records of a symbol the one that has applied more wins, whoever wrote last."""
 
-    def apply_changelog_batch(self, batch: Iterable[EventT]) -> None:
+    def apply_changelog_batch(self, batch: Iterable[EventT[Any]]) -> None:
         """Recover: a paused old worker that writes after its partitions moved can't push the state back."""
-        newest: dict[Any, EventT] = {}
+        newest: dict[Any, EventT[Any]] = {}
         for event in batch:
             held = newest[event.key].value if event.key in newest else self.data.get(event.key)
             if held is None or applied_offset(event.value) >= applied_offset(held):
@@ -73,7 +73,7 @@ def build(settings: Settings) -> App:
         web_port=config.web_port(settings),
         **SETTINGS,
     )
-    plain = {"key_serializer": "raw", "value_serializer": "raw", "key_type": bytes, "value_type": bytes}
+    plain: dict[str, Any] = {"key_serializer": "raw", "value_serializer": "raw", "key_type": bytes, "value_type": bytes}
     raw = topics.named(topics.RAW.name, run)
     source = app.topic(raw, **plain)
     changelog = app.topic(admin.state_topic(run), internal=True, **plain)
@@ -93,22 +93,23 @@ def build(settings: Settings) -> App:
                 fail("a run of records could not be processed")
 
     @app.on_partitions_revoked.connect
-    async def give_up(_app: Any, revoked: set[TP], **_kwargs: Any) -> None:
+    async def give_up(_app: Any, /, *args: Any, **_kwargs: Any) -> None:
+        revoked: set[TP] = args[0]
         await tasks.close({tp.partition for tp in revoked if tp.topic == raw})
 
-    @app.task
     async def start() -> None:
         wrong = await asyncio.to_thread(admin.check_topics, settings.broker, run)
         if wrong:
             fail("; ".join(wrong))
         await tasks.start(_producer(settings))
 
-    if not run:  # in other runs the importer writes the clock
+    async def clock() -> None:
+        await tasks.tick(raw, app.consumer.assignment())
 
-        @app.timer(CLOCK_SECONDS)
-        async def clock() -> None:
-            await tasks.tick(raw, app.consumer.assignment())
-
+    app.task(start)
+    if not run:  # in other runs whoever feeds them writes the clock
+        app.timer(CLOCK_SECONDS)(clock)
+    views.install(app, tasks, settings, instruments)
     return app
 
 
