@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # it does not export it
 
 from bench.process import BenchError, Process
@@ -20,7 +20,8 @@ MOVES: Final = (
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError.GROUP_ID_NOT_FOUND,
+    KafkaError._TIMED_OUT,
+    KafkaError._WAIT_COORD,
 )
 
 
@@ -78,43 +79,64 @@ def ends(client: AdminClient, topic: str) -> dict[int, int]:
     return admin.offsets(client, [topic], admin.LATEST)[topic]
 
 
-def lag(client: AdminClient, group: str, topic: str, until: dict[int, int]) -> int:
-    """How many records a group has still to commit."""
-    request = [ConsumerGroupTopicPartitions(group)]
-    try:
-        found = client.list_consumer_group_offsets(request)[group].result().topic_partitions
-    except KafkaException as error:
-        if error.args[0].code() not in MOVES:
-            raise
-        found = []
-    committed = {at.partition: at.offset for at in found if at.topic == topic and at.offset >= 0}
-    return sum(end - committed.get(number, 0) for number, end in until.items())
+class Progress:
+    """How far a group has committed a topic.
+
+    Asked as a consumer of the group that takes no part in it: the admin client's request for a group's offsets crashes
+    the process while the coordinator of the group is not known yet (librdkafka issue 5040).
+    """
+
+    def __init__(self, broker: str, group: str, topic: str, until: dict[int, int]) -> None:
+        settings = {"bootstrap.servers": broker, "group.id": group, "enable.auto.commit": False, "log_level": 0}
+        self._consumer = Consumer(settings)
+        self._at = [TopicPartition(topic, number) for number in until]
+        self._until = until
+        self.total = sum(until.values())
+
+    def left(self) -> int:
+        """How many records it has still to commit."""
+        try:
+            found = self._consumer.committed(self._at, timeout=5)
+        except KafkaException as error:
+            if error.args[0].code() not in MOVES:
+                raise
+            return self.total
+        return self.total - sum(max(0, at.offset) for at in found)
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._consumer.close()
 
 
 def await_commit(
-    client: AdminClient, group: str, topic: str, process: Process, tell: Callable[[int], None] | None = None
+    client: AdminClient,
+    broker: str,
+    group: str,
+    topic: str,
+    process: Process,
+    tell: Callable[[int], None] | None = None,
 ) -> float:
     """Wait until the group has committed all that the topic holds now; say when that was seen.
 
     Raises BenchError where the process ends before, or commits nothing for STALL_S.
     """
-    until = ends(client, topic)
-    least, changed = sum(until.values()) + 1, time.monotonic()
-    began = None
-    while True:
-        left = lag(client, group, topic, until)
-        now = time.monotonic()
-        if left == 0:
-            return time.time()
-        process.check()
-        if left < least:
-            began = began or (now, left)
-            least, changed = left, now
-            if tell:
-                tell(sum(until.values()) - left)
-        if now - changed > STALL_S:
-            raise BenchError(f"{group} has committed nothing for {STALL_S:.0f} s; {left:,} records of {topic} are left")
-        time.sleep(_until_next_look(began, now, left))
+    progress = Progress(broker, group, topic, ends(client, topic))
+    least, changed, began = progress.total + 1, time.monotonic(), None
+    try:
+        while left := progress.left():
+            process.check()
+            now = time.monotonic()
+            if left < least:
+                began = began or (now, left)
+                least, changed = left, now
+                if tell:
+                    tell(progress.total - left)
+            if now - changed > STALL_S:
+                raise BenchError(f"{group} has committed nothing for {STALL_S:.0f} s, and {left:,} records are left")
+            time.sleep(_until_next_look(began, now, left))
+        return time.time()
+    finally:
+        progress.close()
 
 
 def _until_next_look(began: tuple[float, int] | None, now: float, left: int) -> float:

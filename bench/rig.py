@@ -63,7 +63,7 @@ class Rig:
     def await_worker(self, worker: Process, run: str, tell: Callable[[int], None] | None = None) -> float:
         """Wait until a worker has committed all that is in its run's market.raw; say when."""
         raw = topics.named(topics.RAW.name, run)
-        return kafka.await_commit(self.client, admin.app_id(run), raw, worker, tell)
+        return kafka.await_commit(self.client, self.broker, admin.app_id(run), raw, worker, tell)
 
     def kafka_cpu_seconds(self) -> float:
         """CPU time that Kafka has used; 0 where it is not ours."""

@@ -149,7 +149,7 @@ def run_once(rig: Rig, engine: Engine, source: Input) -> dict[str, Any]:
     ):
         begun = process.wait_for(trial.begins, START_S)
         cpu, broker = process.cpu_seconds(), rig.kafka_cpu_seconds()
-        done = kafka.await_commit(rig.client, trial.group, source.topic, process, tell)
+        done = kafka.await_commit(rig.client, rig.broker, trial.group, source.topic, process, tell)
         cpu, broker = process.cpu_seconds() - cpu, rig.kafka_cpu_seconds() - broker
         _, peak = process.memory_mb()
     after = machine.speed()
