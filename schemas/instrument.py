@@ -36,7 +36,7 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     skew_ns: int = 100_000_000  # legs closer than this in time are equally fresh
     lateness_ns: int = 2 * SECOND  # a minute waits this long, by event time, for its late ticks
     grace_ns: int = 10 * SECOND  # and this long, by stream time, for a silent source
-    provisional_ns: int = SECOND  # at most one provisional candle in this time; 0: none
+    provisional_ns: int = 5 * SECOND  # at most one provisional candle of a source in this time; 0: none
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
