@@ -7,6 +7,7 @@ by one process at a time, and never changed afterwards.
 
 import hashlib
 import re
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -51,6 +52,20 @@ async def connect_async(dsn: str) -> AsyncConnection:
         raise _explained(error, parameters) from None
 
 
+def wait_for(dsn: str, say: Callable[[str], object]) -> None:
+    """Return when the database answers; say once that it doesn't. Raises ConfigError."""
+    wait = 0.1
+    while True:
+        try:
+            connect(dsn).close()
+            return
+        except DatabaseAway as error:
+            if wait == 0.1:
+                say(f"{error}; waiting for it")
+        time.sleep(wait)
+        wait = min(wait * 2, 5.0)
+
+
 def _parameters(dsn: str) -> dict[str, Any]:
     try:
         given = conninfo.conninfo_to_dict(dsn)
@@ -75,7 +90,7 @@ def _explained(error: psycopg.OperationalError, parameters: Mapping[str, Any]) -
     return DatabaseAway(f"the database at {place} (TICKLOOM_DATABASE) can't be reached: {said}")
 
 
-def migrate(dsn: str, say: Callable[[str], None] = print, folder: Path = MIGRATIONS) -> None:
+def migrate(dsn: str, say: Callable[[str], object] = print, folder: Path = MIGRATIONS) -> None:
     """Apply the steps that are missing. Raises ConfigError where the schema is not ours to go on with."""
     with connect(dsn) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", [LOCK])  # until this connection closes
@@ -89,7 +104,7 @@ def migrate(dsn: str, say: Callable[[str], None] = print, folder: Path = MIGRATI
             ) from error
 
 
-def _migrate(connection: Connection, dsn: str, say: Callable[[str], None], folder: Path) -> None:
+def _migrate(connection: Connection, dsn: str, say: Callable[[str], object], folder: Path) -> None:
     connection.execute(
         "CREATE TABLE IF NOT EXISTS schema_migrations (version integer PRIMARY KEY, name text NOT NULL, "
         "checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"

@@ -47,7 +47,7 @@ class Load(msgspec.Struct, frozen=True):
     columns: Mapping[str, str]  # column: SQL of its value
     key_of: Callable[[Any, int], Any]  # the same key in Python
     rank_of: Callable[[Any, int], Any]  # of two rows with one key the higher stays; equal: the later
-    newer: str  # the same in SQL, `t` being the row that is there; empty: what is there stays
+    newer: str  # the same in SQL, `t` being the row that is there
     scaled: bool = True  # the record has a symbol, whose units it needs
 
     @property
@@ -69,17 +69,15 @@ class Load(msgspec.Struct, frozen=True):
         return (
             f"INSERT INTO {self.table} AS t (run, {', '.join(self.columns)}) "
             f"SELECT %s, {', '.join(self.columns.values())} FROM {self.staged} s{units} "
-            f"ON CONFLICT (run, {', '.join(self.key)}) {self._resolution()}"
+            f"ON CONFLICT (run, {', '.join(self.key)}) DO UPDATE {self._replacement()}"
         )
 
-    def _resolution(self) -> str:
-        if not self.newer:
-            return "DO NOTHING"
+    def _replacement(self) -> str:
         rest = [column for column in self.columns if column not in self.key]
         new = ", ".join(f"excluded.{column}" for column in rest)
         old = ", ".join(f"t.{column}" for column in rest)
         changes = f"({new}) IS DISTINCT FROM ({old})"  # a repeat leaves no dead row behind
-        return f"DO UPDATE SET ({', '.join(rest)}) = ROW ({new}) WHERE {self.newer} AND {changes}"
+        return f"SET ({', '.join(rest)}) = ROW ({new}) WHERE {self.newer} AND {changes}"
 
 
 def fold(rows: Iterable[Row]) -> list[tuple[Load, list[Row]]]:
@@ -286,8 +284,8 @@ LOADS: Final[dict[type, Load]] = {
                 "written_at": _time("written"),
             },
             key_of=lambda letter, _: (letter.topic, letter.partition, letter.offset, letter.reason),
-            rank_of=lambda letter, _: -letter.written,
-            newer="",
+            rank_of=lambda letter, _: letter.written,
+            newer="excluded.written_at >= t.written_at",
             scaled=False,
         ),
     )

@@ -1,0 +1,105 @@
+"""Where the sink goes on. The database decides, for it alone knows what its tables hold.
+
+A database that was emptied, restored from a backup or taken over by a replica is behind what the group has committed
+in Kafka: the group is set back to it, and reads again. Topics that were deleted and made anew count from 0 again: what
+the database remembers of their offsets is dropped, so that the new records are neither skipped nor taken for old ones.
+"""
+
+import logging
+import time
+from typing import Any, Final
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection, TopicPartition
+
+from schemas.topics import DEAD_LETTER, RAW, named
+from topology import admin, database
+from topology.config import Settings
+from topology.database import Connection
+
+SUNK: Final = (*admin.SUNK, DEAD_LETTER)  # what the sink reads
+#: A group with members does not let its offsets be set; a killed process stays a member for its session timeout.
+IN_USE: Final = (KafkaError.NON_EMPTY_GROUP, KafkaError.UNKNOWN_MEMBER_ID)
+
+Offsets = dict[tuple[str, int], int]
+
+log = logging.getLogger(__name__)
+
+
+def topic_ids(client: Any, run: str) -> dict[str, str]:
+    """Kafka's ids of the topics whose offsets the database remembers."""
+    names = [named(topic.name, run) for topic in (RAW, *SUNK)]
+    found = client.describe_topics(TopicCollection(names), request_timeout=admin.ANSWER_S)
+    return {name: str(future.result().topic_id) for name, future in found.items()}
+
+
+def resume(settings: Settings) -> dict[str, str]:
+    """Bring database and consumer group together before the sink starts; return the ids of its topics.
+
+    Raises ConfigError, DatabaseAway, BrokerError, KafkaException.
+    """
+    client = admin.connect(settings.broker)
+    ids = topic_ids(client, settings.run)
+    with database.connect(settings.database) as connection:
+        _forget_former_topics(connection, settings.run, ids)
+        stored = _stored(connection, settings.run)
+    _set_back(client, settings.run, stored)
+    return ids
+
+
+def _forget_former_topics(connection: Connection, run: str, ids: dict[str, str]) -> None:
+    with connection.transaction():
+        known = dict(connection.execute("SELECT topic, topic_id FROM stream_topics WHERE run = %s", [run]).fetchall())
+        anew = [topic for topic, number in ids.items() if known.get(topic, number) != number]
+        if anew:
+            log.warning("%s: made anew since the database was filled; read from the beginning", ", ".join(anew))
+            connection.execute("DELETE FROM stream_offsets WHERE run = %s AND topic = ANY (%s)", [run, anew])
+        if named(RAW.name, run) in anew:
+            for table in ("best_prices", "candles", "gaps", "source_status"):
+                connection.execute(f"UPDATE {table} SET source_offset = -1 WHERE run = %s", [run])
+        connection.cursor().executemany(
+            "INSERT INTO stream_topics VALUES (%s, %s, %s) ON CONFLICT (run, topic) "
+            "DO UPDATE SET topic_id = excluded.topic_id",
+            [(run, topic, number) for topic, number in sorted(ids.items())],
+        )
+
+
+def _stored(connection: Connection, run: str) -> Offsets:
+    query = "SELECT topic, partition, next_offset FROM stream_offsets WHERE run = %s AND consumer_group = %s"
+    rows = connection.execute(query, [run, admin.sink_id(run)])
+    return {(topic, partition): offset for topic, partition, offset in rows}
+
+
+def _set_back(client: Any, run: str, stored: Offsets) -> None:
+    """Where the group has committed more than is stored, commit what is stored."""
+    group = admin.sink_id(run)
+    limit = time.monotonic() + admin.CHANGE_S
+    while True:
+        try:
+            ahead = _ahead(client, run, stored)
+            if not ahead:
+                return
+            log.warning("%s has committed more than is in the database: set back in %d partitions", group, len(ahead))
+            answer = client.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, ahead)])[group].result()
+            code = next((at.error.code() for at in answer.topic_partitions if at.error), None)
+        except KafkaException as error:
+            code = error.args[0].code()
+            if code not in (*IN_USE, *admin.PASSING):
+                raise
+        if code is not None and time.monotonic() > limit:
+            raise admin.BrokerError(
+                f"the offsets of {group} are ahead of the database and can't be set back (Kafka's error {code}): "
+                "stop the sinks that run, then start one"
+            )
+        if code is not None:
+            time.sleep(1.0 if code in IN_USE else 0.1)
+
+
+def _ahead(client: Any, run: str, stored: Offsets) -> list[TopicPartition]:
+    group = admin.sink_id(run)
+    topics = {named(topic.name, run) for topic in SUNK}
+    request = client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
+    return [
+        TopicPartition(at.topic, at.partition, stored.get((at.topic, at.partition), 0))
+        for at in request[group].result(timeout=admin.CHANGE_S).topic_partitions
+        if at.topic in topics and at.offset > stored.get((at.topic, at.partition), 0)
+    ]

@@ -1,0 +1,332 @@
+"""The Faust application of the sink: `tickloom sink`, or `faust -A topology.sink worker -l info`.
+
+Reads the clean topics and the dead letters. Writes what has come, of all partitions together, in one transaction with
+its offsets; then acks. Rule: an ack means committed. What can't be decoded or stored goes to market.dead_letter before
+anything behind it is committed. Whatever else fails ends the process: an exception would only end the agent, and Faust
+would ack what it was working on.
+"""
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import faust
+import psycopg
+from aiokafka import AIOKafkaProducer
+
+from schemas import flags, instrument, topics
+from schemas.codec import Codec, DecodeError
+from schemas.instrument import ConfigError
+from schemas.registry import codec_for
+from topology import admin, config, database
+from topology.config import Settings
+from topology.database import DatabaseAway
+from topology.resume import SUNK, resume, topic_ids
+from topology.tables import DeadLetter, Row
+from topology.transport import SETTINGS
+from topology.writer import DatabaseSetBackError, Refused, Writer
+
+BATCH_ROWS = 20_000  # of one transaction, about
+LINGER_S = 0.1  # how long a row waits for company
+REPORT_S = 60.0
+ERROR_LENGTH = 2_000  # of a text in a header
+VALUE_BYTES = 900_000  # of a dead letter's value, so that it fits a record together with its headers
+NAME_LENGTH = 500  # of a text that is part of a key of the table dead_letter
+
+#: What a person can put right: one line is enough.
+KNOWN = (ConfigError, DatabaseAway, DatabaseSetBackError, psycopg.Error)
+
+log = logging.getLogger(__name__)
+
+
+class TopicsChangedError(Exception):
+    """A topic was made anew while the sink was reading it."""
+
+
+class Taken(NamedTuple):
+    """One event of Faust's and what is in it."""
+
+    event: Any
+    place: tuple[str, int]  # topic, partition
+    end: int  # the offset after it
+    rows: list[Row]
+    refused: Refused
+
+
+class Sink:
+    """What is read and not yet committed, and the task that commits it."""
+
+    def __init__(self, writer: Writer, codec: Codec, run: str, check: Callable[[], Awaitable[None]]) -> None:
+        self._writer = writer
+        self._codec = codec
+        self._check = check  # raises where the topics are not those that the database knows
+        self._dead_letters = topics.named(topics.DEAD_LETTER.name, run)
+        self._producer: AIOKafkaProducer | None = None
+        self._waiting: deque[Taken] = deque()
+        self._records = 0  # in those that wait
+        self._came = asyncio.Event()
+        self._room = asyncio.Event()
+        self._hurry = False
+        self._spans: dict[tuple[str, int], Any] = {}  # the life of a partition with us, as the transport names it
+        self._next: dict[tuple[str, int], int] = {}  # everything below is in the tables
+        self.written = 0
+
+    async def add(self, event: Any) -> None:
+        """Take an event; returns as soon as more may come."""
+        records = event.value
+        read = self._read_dead_letter if records[0].topic == self._dead_letters else self._read
+        taken = Taken(event, (records[0].topic, records[0].partition), records[-1].offset + 1, [], [])
+        for record in records:
+            try:
+                taken.rows.append(read(record))
+            except DecodeError as error:
+                taken.refused.append(((None, -1, record), error.reason, str(error)))
+        self._waiting.append(taken)
+        self._records += len(records)
+        self._came.set()
+        while self._records >= BATCH_ROWS:
+            self._room.clear()
+            await self._room.wait()
+
+    def _read(self, record: Any) -> Row:
+        for name, value in record.headers:
+            if name == topics.OFFSET_HEADER:
+                return self._codec.decode(record.value or b""), _number(value), record
+        raise DecodeError(flags.UNDECODABLE, f"no header {topics.OFFSET_HEADER!r}")
+
+    def _read_dead_letter(self, record: Any) -> Row:
+        """By its first place where the headers say that, so that it may come twice; else by its own."""
+        said = {name: _text(value) for name, value in record.headers}
+        reason, error = said.pop("reason", ""), said.pop("error", "")
+        place = record.topic, record.partition, record.offset
+        with suppress(KeyError, ValueError):
+            place = said["topic"][-NAME_LENGTH:], _bounded(said["partition"], 31), _bounded(said["offset"], 63)
+            del said["topic"], said["partition"], said["offset"]
+        error += "".join(f"; {name}: {value}" for name, value in said.items())
+        key, value = ("-" if part is None else part.hex() for part in (record.key, record.value))
+        letter = DeadLetter(*place, reason[:NAME_LENGTH], error, key, value, record.timestamp * 1_000_000)
+        return letter, -1, record
+
+    def hurry(self) -> None:
+        """Commit what waits at once: partitions are about to be given up."""
+        self._hurry = True
+        self._came.set()
+
+    async def run(self, producer: AIOKafkaProducer) -> None:
+        """Commit what comes, for ever. Raises what should end the process."""
+        self._producer = producer
+        reported = time.monotonic()
+        while True:
+            batch = await self._batch()
+            await self._commit(batch)
+            for taken in batch:
+                taken.event.ack()
+            if time.monotonic() - reported > REPORT_S:
+                log.info("%d rows written so far", self.written)
+                reported = time.monotonic()
+
+    async def _batch(self) -> list[Taken]:
+        """What waits, as soon as it is enough or has waited long enough."""
+        while not self._waiting:
+            self._hurry = False
+            self._came.clear()
+            await self._came.wait()
+        limit = time.monotonic() + LINGER_S
+        while not self._hurry and self._records < BATCH_ROWS and (left := limit - time.monotonic()) > 0:
+            self._came.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._came.wait(), left)
+        batch = []
+        size = 0
+        while self._waiting and size < BATCH_ROWS:
+            batch.append(self._waiting.popleft())
+            size += len(batch[-1].event.value)
+        self._records -= size
+        self._room.set()
+        return batch
+
+    async def _commit(self, batch: list[Taken]) -> None:
+        await self._begin(batch)
+        offsets: dict[tuple[str, int], int] = {}
+        rows: list[Row] = []
+        refused: Refused = []
+        for taken in batch:
+            first = offsets.get(taken.place, self._next[taken.place])
+            rows += [row for row in taken.rows if row[2].offset >= first]
+            refused += [each for each in taken.refused if each[0][2].offset >= first]
+            offsets[taken.place] = max(first, taken.end)
+        if refused:
+            await self._refuse(refused)
+        await self._writer.write(rows, offsets, self._refuse)
+        self._next.update(offsets)
+        self.written += len(rows)
+
+    async def _begin(self, batch: list[Taken]) -> None:
+        """Of partitions that are new to us: read how far they are in the tables."""
+        new = {taken.place: taken.event.message.acks for taken in batch}
+        new = {place: span for place, span in new.items() if self._spans.get(place) is not span}
+        if new:
+            await self._check()
+            stored = await self._writer.offsets()
+            self._next.update({place: stored.get(place, 0) for place in new})
+            self._spans.update(new)
+
+    async def _refuse(self, refused: Refused) -> None:
+        """Deliver the records to market.dead_letter."""
+        assert self._producer is not None
+        sent = []
+        for (_, _, record), reason, error in refused:
+            if record.topic == self._dead_letters:
+                raise RuntimeError(f"dead letter {record.partition}:{record.offset} can't be stored: {error}")
+            headers = [
+                ("reason", reason.encode()),
+                ("error", error[:ERROR_LENGTH].encode(errors="replace")),
+                ("topic", record.topic.encode()),
+                ("partition", b"%d" % record.partition),
+                ("offset", b"%d" % record.offset),
+            ]
+            value = None if record.value is None else record.value[:VALUE_BYTES]
+            place = {"key": record.key, "partition": record.partition, "headers": headers}
+            sent.append(await self._producer.send(self._dead_letters, value, **place))
+        await asyncio.gather(*sent)
+        (_, _, record), reason, error = refused[0]
+        log.error(
+            "%d records went to %s, the first %s %d:%d %s (%s)",
+            *(len(refused), self._dead_letters, record.topic, record.partition, record.offset, reason, error),
+        )
+
+
+def _number(value: bytes) -> int:
+    try:
+        return _bounded(_text(value), 63)
+    except ValueError as error:
+        raise DecodeError(flags.UNDECODABLE, f"header {topics.OFFSET_HEADER!r}: {error}") from error
+
+
+def _bounded(text: str, bits: int) -> int:
+    number = int(text)
+    if not -(1 << bits) <= number < 1 << bits:
+        raise ValueError(f"{text} has more than {bits} bits")
+    return number
+
+
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode(errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+class App(faust.App):
+    """Faust's application, which commits what waits before it gives partitions up."""
+
+    tickloom: Sink
+    writing: asyncio.Task[None] | None = None
+
+    def on_rebalance_start(self) -> None:
+        """Partitions are about to be given up: Faust waits until what was taken is acked."""
+        self.tickloom.hurry()
+        super().on_rebalance_start()
+
+    async def on_stop(self) -> None:
+        """The process ends: commit what was taken."""
+        self.tickloom.hurry()
+        await super().on_stop()
+        if self.writing is not None:
+            self.writing.cancel()
+            await asyncio.gather(self.writing, return_exceptions=True)
+
+
+def build(settings: Settings, ids: dict[str, str]) -> App:
+    """Make the application; nothing is connected yet."""
+    run = settings.run
+    directory = settings.data_dir / f"sink-{run or 'live'}"  # Faust wants one; nothing is kept in it
+    directory.mkdir(parents=True, exist_ok=True)
+    app = App(
+        admin.sink_id(run),
+        broker="tickloom://" + ";".join(settings.brokers),
+        datadir=str(directory),
+        web_enabled=False,
+        **SETTINGS,
+    )
+    names = [topics.named(topic.name, run) for topic in SUNK]
+    source = app.topic(*names, key_serializer="raw", value_serializer="raw", key_type=bytes, value_type=bytes)
+    writer = Writer(settings.database, run, admin.sink_id(run), instrument.load(settings.instruments))
+    client = admin.connect(settings.broker)
+
+    async def check() -> None:
+        if await asyncio.to_thread(topic_ids, client, run) != ids:
+            raise TopicsChangedError("a topic was deleted and made anew while it was read: start the sink again")
+
+    sink = app.tickloom = Sink(writer, codec_for(settings.schema_registry_url), run, check)
+
+    @app.agent(source, name="rows")
+    async def rows(stream: Any) -> None:
+        async for event in stream.noack().events():
+            try:
+                await sink.add(event)
+            except Exception as error:  # noqa: BLE001  an exception that leaves an agent acks its event
+                _end(error)
+
+    async def start() -> None:
+        app.writing = asyncio.create_task(_write(sink, writer, settings))  # outlives Faust's own tasks at the end
+
+    app.task(start)
+    return app
+
+
+async def _write(sink: Sink, writer: Writer, settings: Settings) -> None:
+    producer = AIOKafkaProducer(
+        bootstrap_servers=settings.brokers, acks="all", enable_idempotence=True, max_request_size=2 << 20
+    )
+    try:
+        await producer.start()
+        await sink.run(producer)
+    except Exception as error:  # noqa: BLE001  whatever it is, going on could ack what is not committed
+        _end(error)
+    finally:
+        await producer.stop()
+        await writer.close()
+
+
+def _end(error: Exception) -> None:
+    known = isinstance(error, (*KNOWN, TopicsChangedError))
+    log.critical("%s; the sink ends", " ".join(str(error).split()) or repr(error), exc_info=not known)
+    logging.shutdown()
+    os._exit(1)
+
+
+def prepare(settings: Settings) -> dict[str, str]:
+    """Check the topics, bring the schema up to date, find where to go on; waits for a database that is away.
+
+    Raises ConfigError where the cluster or the database are not fit.
+    """
+    wrong = admin.check_topics(settings.broker, settings.run)
+    if wrong:
+        raise ConfigError("; ".join(wrong))
+    database.wait_for(settings.database, log.warning)
+    database.migrate(settings.database, log.info)
+    with database.connect(settings.database) as connection:
+        database.put_instruments(connection, settings.run, instrument.load(settings.instruments))
+    return resume(settings)
+
+
+def run_sink(settings: Settings) -> None:
+    """Run a sink until SIGTERM or Ctrl-C. Raises ConfigError where the cluster or the database are not fit."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    faust.Worker(build(settings, prepare(settings)), loglevel="info").execute_from_commandline()
+
+
+def __getattr__(name: str) -> Any:
+    """Make `app` when Faust's command line asks for it (`faust -A topology.sink`), not at every import."""
+    if name != "app":
+        raise AttributeError(name)
+    try:
+        settings = config.located(config.load())
+        globals()["app"] = build(settings, prepare(settings))
+    except ConfigError as error:
+        sys.exit(f"tickloom: {error}")
+    return globals()["app"]
