@@ -75,7 +75,12 @@ class Task:
 
     def _encode(self, made: list[tuple[Any, int]], decoded: Any, value: bytes) -> None:
         codec = self.codec
+        origin = -1
+        headers: list[tuple[str, bytes]] = []
         for output, source in made:
+            if source != origin:  # most outputs of a record share it
+                origin = source
+                headers = [(topics.OFFSET_HEADER, b"%d" % source)]
             number = _NUMBER_OF[type(output)]
             if number in _SYMBOL_KEY:
                 key = self._key(output.symbol)
@@ -85,7 +90,7 @@ class Task:
                 encoded = codec.encode(output)
             else:
                 encoded = value  # an accepted tick that nothing changed: the bytes as they came
-            self.outputs[number].append((key, encoded, [(topics.OFFSET_HEADER, b"%d" % source)]))
+            self.outputs[number].append((key, encoded, headers))
         self.waiting += len(made)
 
     def _key(self, name: str) -> bytes:

@@ -154,9 +154,13 @@ def _better_of_two(state: BestPrice, legs: list[Leg], band: i64) -> list[Leg]:
 
 def _weighted_median(legs: list[Leg], side: int) -> Leg:
     """The leg in the middle by weight: of mids (side 0), bids (1) or asks (2)."""
-    ordered = sorted(legs, key=lambda leg: (_side(leg, side), leg.priority, leg.name))
+    ordered: list[Leg] = []
     total: i64 = 0
-    for leg in ordered:
+    for leg in legs:  # an insertion sort: there are few, and a key function costs more than all of it
+        at: i64 = len(ordered)
+        while at > 0 and _comes_before(leg, ordered[at - 1], side):
+            at -= 1
+        ordered.insert(at, leg)
         total += leg.weight
     running: i64 = 0
     for leg in ordered:
@@ -166,10 +170,12 @@ def _weighted_median(legs: list[Leg], side: int) -> Leg:
     return ordered[-1]
 
 
-def _side(leg: Leg, side: int) -> int:
-    if side == 0:
-        return leg.mid
-    return leg.bid if side == 1 else leg.ask
+def _comes_before(a: Leg, b: Leg, side: int) -> bool:
+    mine: i64 = a.mid if side == 0 else a.bid if side == 1 else a.ask
+    other: i64 = b.mid if side == 0 else b.bid if side == 1 else b.ask
+    if mine != other:
+        return mine < other
+    return a.priority < b.priority or (a.priority == b.priority and a.name < b.name)
 
 
 def _legs(state: BestPrice, legs: list[Leg], centre: Leg) -> tuple[Leg, Leg]:

@@ -109,9 +109,9 @@ class Symbol:
         event: i64 = tick.ts_event
         recv: i64 = tick.ts_recv
         marks: i64 = tick.flags
-        late: i64 = append + SKEW_NS
-        if recv > late or event > recv + SKEW_NS or event <= 0:
+        if recv > append + SKEW_NS or event > recv + SKEW_NS or event <= 0:
             recv, event, marks = clamp(recv, event, marks, append)
+            tick = _quote_with(tick, event, recv, marks)
         feed = self._begin(tick.source, recv, clock, offset)
         if feed is None:
             return flags.TOO_MANY_SOURCES
@@ -121,14 +121,15 @@ class Symbol:
         bid_size: i64 = tick.bid_size
         ask_size: i64 = tick.ask_size
         identity: object = tick.id or (event, bid, ask, bid_size, ask_size)
-        tick = _quote_with(tick, event, recv, marks)
         if self._is_new(feed, tick, event, recv, marks, tick.seq, identity, offset):
             refusal = validity.judge_quote(self.bounds, self.now, event, bid, ask, bid_size, ask_size, feed.good)
             if refusal is not None:
                 self._refuse(feed, tick, refusal, offset)
             else:
-                marks |= validity.quality(bid, ask)
-                tick = _quote_with(tick, event, recv, marks)
+                quality = validity.quality(bid, ask)
+                if quality:
+                    marks |= quality
+                    tick = _quote_with(tick, event, recv, marks)
                 if marks & flags.NOT_CLEAN:
                     self._accept(feed, tick, event, recv, offset)
                     if feed.open:
