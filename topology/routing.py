@@ -41,6 +41,7 @@ class Router:
         self._tasks = tasks
         self._raw = raw
         self._instruments = instruments
+        self._codec = Codec()
         self._idle: dict[int, tuple[int, Partition]] = {}  # by number: (generation, state as recovered)
 
     @property
@@ -151,7 +152,7 @@ class Router:
 
     def _recovered(self, number: int) -> Partition:
         """The state of a partition of which no record has come since it was assigned."""
-        task = Task(number, self._instruments, Codec())
+        task = Task(number, self._instruments, self._codec)
         count = self.count
         for key, value in self._app.tables["symbols"].data.items():
             if partition_of(key, count) == number:

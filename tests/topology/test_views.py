@@ -39,11 +39,12 @@ from tests.market import (
     trade,
 )
 from tests.market import instruments_of as market_instruments
+from tests.topology.fake_app import FakeApp, router_of
 from tests.topology.processes import PARTITIONS, ROOT, Process, produce, read, wait_for_no_lag
 from topology import describe, metrics, routing, state_view
 from topology.admin import create_topics
 from topology.partitioning import partition_of
-from topology.routing import PASSED_ON, Router, Unavailable
+from topology.routing import PASSED_ON, Unavailable
 from topology.stages.partition import Partition
 from topology.stages.pipeline import Symbol
 
@@ -234,32 +235,6 @@ def test_a_flush_is_only_due_while_something_waits_for_it() -> None:
 # Routing, without Kafka.
 
 
-class FakeApp:
-    """As much of Faust's application as the router looks at: partitions 0 and 1 are here, 2 and 3 elsewhere."""
-
-    def __init__(self, elsewhere: dict[str, list[int]]) -> None:
-        self.rebalancing = False
-        self.rebalancing_count = 0
-        self.recovery = SimpleNamespace(in_recovery=False, active_stats=dict)
-        self.tables = SimpleNamespace(actives_ready=True, recovery=self.recovery)
-        self.conf = SimpleNamespace(canonical_url="http://127.0.0.1:6066")
-        known = {"http://127.0.0.1:6066": [0, 1], **elsewhere}
-        distribution = {address: {"market.raw": numbers} for address, numbers in known.items()}
-        self.router = SimpleNamespace(external_topics_metadata=lambda: distribution)
-        client = SimpleNamespace(partitions_for_topic=lambda _topic: {0, 1, 2, 3})
-        self.consumer = SimpleNamespace(
-            assignment=lambda: {TP("market.raw", 0), TP("market.raw", 1), TP("state", 2)},
-            _thread=SimpleNamespace(_consumer=client),
-        )
-        self.http_client: Any = None
-
-
-def router_of(app: FakeApp) -> Router:
-    """A router of a worker without any lane yet."""
-    lanes: Any = SimpleNamespace(lanes={})
-    return Router(app, lanes, "market.raw", load())
-
-
 SYMBOL_OF = {partition_of(name.encode(), 4): name for name in load()}  # a symbol of each partition
 
 
@@ -414,11 +389,11 @@ class Cluster:
 
     def expected(self) -> dict[str, Any]:
         """What the state of every symbol has to look like, from the log alone."""
-        known = {name: load()[name] for name in SYMBOLS}
-        partitions = [Partition(number, known) for number in range(PARTITIONS)]
+        codec, instruments = Codec(), load()
+        partitions = [Partition(number, instruments) for number in range(PARTITIONS)]
         for message in read(self.broker, topics.named(topics.RAW.name, self.run)):
             partition = partitions[message.partition()]
-            partition.apply(Codec().decode(message.value()), message.offset(), message.timestamp()[1] * 1_000_000)
+            partition.apply(codec.decode(message.value()), message.offset(), message.timestamp()[1] * 1_000_000)
         return {
             name: json.loads(msgspec.json.encode(state_view.details(symbol, partition)))
             for partition in partitions
@@ -432,14 +407,20 @@ def cluster(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     found = Cluster(stack, tmp_path_factory.mktemp("views"))
     found.start().wait_until_ready()
     found.start().wait_until_ready()
-    chance = random.Random(11)
-    for name in SYMBOLS:
-        log = play(Setup(sources=4), random_acts(chance, 300))
-        records = [msgspec.structs.replace(p.record, symbol=name) for p in log if not isinstance(p.record, Clock)]
-        found.feed(records)
+    found.feed(market(300))
     yield found
     for worker in found.workers:
         worker.process.kill()
+
+
+def market(count: int) -> list[Record]:
+    """Five symbols with four sources each that misbehave, one record of each in turn."""
+    chance = random.Random(11)
+    streams = []
+    for name in SYMBOLS:
+        log = [piped.record for piped in play(Setup(sources=4), random_acts(chance, count))]
+        streams.append([msgspec.structs.replace(r, symbol=name) for r in log if not isinstance(r, Clock)])
+    return [record for together in zip(*streams, strict=False) for record in together]
 
 
 def shown(data: dict[str, Any]) -> dict[str, Any]:
