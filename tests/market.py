@@ -303,10 +303,10 @@ def _tick(market: _Market, act: Act, symbol: str, source: str) -> Tick:
     pair = (symbol, source)
     sent = market.sent.get(pair, [])
     if act.kind == "repeat" and sent:
-        return _with(sent[-1 - act.a % min(len(sent), 40)], ts_recv=market.now)
+        return changed(sent[-1 - act.a % min(len(sent), 40)], ts_recv=market.now)
     if act.kind == "same_price" and sent:
         seq = market.seq.get(pair, 0)
-        return _with(sent[-1], ts_event=market.now, ts_recv=market.now, id="", seq=seq, flags=0)
+        return changed(sent[-1], ts_event=market.now, ts_recv=market.now, id="", seq=seq, flags=0)
     amount = SIZES[act.a % len(SIZES)] * (1 if act.b % 2 else -1)
     amount = max(amount, -9_000)
     if act.kind == "jump":
@@ -342,32 +342,32 @@ def _misbehave(market: _Market, act: Act, tick: Tick) -> Tick:
     now, a, b = market.now, act.a, act.b
     match act.kind:
         case "snapshot":
-            return _with(tick, flags=flags.SNAPSHOT, ts_event=now - a % 3 * SECOND)
+            return changed(tick, flags=flags.SNAPSHOT, ts_event=now - a % 3 * SECOND)
         case "late":
-            return _with(tick, ts_event=now - LATENESS[a % len(LATENESS)] - b // 33)
+            return changed(tick, ts_event=now - LATENESS[a % len(LATENESS)] - b // 33)
         case "fast_clock":
             ahead = (SECOND, 2 * SECOND, 2 * SECOND + 1, 7 * SECOND)[a % 4]
-            return _with(tick, ts_event=now + (ahead if b % 3 else 0), ts_recv=now + (ahead if b % 2 else 0))
+            return changed(tick, ts_event=now + (ahead if b % 3 else 0), ts_recv=now + (ahead if b % 2 else 0))
         case "slow_clock":
             behind = (SECOND, 4 * SECOND, 6 * SECOND, 70 * SECOND, 11 * MINUTE)[a % 5]
-            return _with(tick, ts_recv=now - behind, ts_event=tick.ts_event - (behind if b % 2 else 0))
+            return changed(tick, ts_recv=now - behind, ts_event=tick.ts_event - (behind if b % 2 else 0))
         case "no_time":
-            return _with(tick, ts_event=-(a % 2))
+            return changed(tick, ts_event=-(a % 2))
         case "bad":
             return _break(tick, a)
     if isinstance(tick, Trade):
         return tick
     match act.kind:
         case "crossed":
-            return _with(tick, bid=tick.ask + a % 3, ask=tick.bid)
+            return changed(tick, bid=tick.ask + a % 3, ask=tick.bid)
         case "locked":
-            return _with(tick, ask=tick.bid)
+            return changed(tick, ask=tick.bid)
         case "one_sided":
-            return _with(tick, bid=0, bid_size=0) if a % 2 else _with(tick, ask=0, ask_size=0)
+            return changed(tick, bid=0, bid_size=0) if a % 2 else changed(tick, ask=0, ask_size=0)
         case "not_tradeable":
-            return _with(tick, flags=flags.NOT_TRADEABLE)
+            return changed(tick, flags=flags.NOT_TRADEABLE)
         case "wide":
-            return _with(tick, ask=tick.bid + tick.bid // 100 + a % 3 - 1)
+            return changed(tick, ask=tick.bid + tick.bid // 100 + a % 3 - 1)
     return tick
 
 
@@ -392,9 +392,10 @@ def _break(tick: Tick, a: int) -> Tick:
             {"ask": 999, "bid": 0},
             {"bid": 50_000_001, "ask": 0},
         ]
-    return _with(tick, **fields[a % len(fields)])
+    return changed(tick, **fields[a % len(fields)])
 
 
-def _with(tick: Tick, **fields: Any) -> Tick:
+def changed(tick: Tick, **fields: Any) -> Tick:
+    """The same tick but for these fields."""
     values = {name: getattr(tick, name) for name in tick.__struct_fields__}
     return type(tick)(**values | fields)

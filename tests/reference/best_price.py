@@ -150,6 +150,7 @@ def recompute(symbol: Symbol, event: int) -> Best | None:
     values = {name: getattr(chosen, name) for name in Best.__struct_fields__}
     values["ts_event"] = event if last is None else max(last.ts_event, event)
     symbol.best = Best(**values)
+    symbol.eligible.append(frozenset(s.name for s in symbol.by_name() if is_eligible(s)))
     return symbol.best
 
 

@@ -139,6 +139,7 @@ class Symbol:
     sources: dict[str, Source] = field(default_factory=dict)
     series: dict[str, Series] = field(default_factory=dict)
     best: Any = None
+    eligible: list[frozenset[str]] = field(default_factory=list)  # for each best record, who could take part
     out: list[Output] = field(default_factory=list)
     gap_outputs: list[Any] = field(default_factory=list)
 
