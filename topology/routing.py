@@ -52,6 +52,8 @@ class Router:
     def unsettled(self) -> str:
         """Why nothing can be said of the partitions now; empty: it can."""
         app = self._app
+        if app.should_stop:
+            return "the worker is stopping"
         if app.tables.actives_ready and not app.rebalancing:
             return ""
         recovery = app.tables.recovery

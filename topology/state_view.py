@@ -5,7 +5,6 @@ as ISO 8601 in UTC with nanoseconds (``start``) and as an integer (``start_ns``)
 Ages and deadlines count in the symbol's own time, not in that of the clock on the wall.
 """
 
-from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -77,26 +76,36 @@ def scores(symbol: Symbol, _partition: Partition) -> list[Data]:
     return [{"symbol": symbol.name, "source": feed.name, **_score(feed, symbol.instrument)} for feed in symbol.feeds]
 
 
-def totals(rows: Iterable[Data]) -> list[Data]:
-    """The scoreboard summed up by source, over all its symbols."""
+def shares(symbol: Symbol, _partition: Partition) -> list[Data]:
+    """What each source adds to its total."""
+    return [
+        {
+            "source": feed.name,
+            "symbols": 1,
+            "status": {liveness.NAMES[feed.life.status]: 1},
+            "arrived": feed.arrived,
+            "accepted": feed.accepted,
+            "held": len(feed.spike.held),
+            "gaps": feed.life.opened,
+            "open_gaps": int(bool(feed.life.gap_cause)),
+            "rejected": feed.rejected,
+        }
+        for feed in symbol.feeds
+    ]
+
+
+def totals(parts: Iterable[Data]) -> list[Data]:
+    """The scoreboard summed up by source: of shares, or of totals."""
     found: dict[str, Data] = {}
-    for row in rows:
-        total = found.setdefault(
-            row["source"],
-            {
-                "source": row["source"],
-                "symbols": 0,
-                "status": Counter[str](),
-                **dict.fromkeys(("arrived", "accepted", "held", "gaps", "open_gaps"), 0),
-                "rejected": Counter[str](),
-            },
-        )
-        total["symbols"] += 1
-        total["status"][row["status"]] += 1
-        total["rejected"].update(row["rejected"])
-        for name in ("arrived", "accepted", "held", "gaps"):
-            total[name] += row[name]
-        total["open_gaps"] += row["open_gap"] is not None
+    for part in parts:
+        total = found.setdefault(part["source"], {"source": part["source"]})
+        for name, value in part.items():
+            if isinstance(value, int):
+                total[name] = total.get(name, 0) + value
+            elif isinstance(value, dict):
+                counts = total.setdefault(name, {})
+                for each, count in value.items():
+                    counts[each] = counts.get(each, 0) + count
     return sorted(found.values(), key=lambda total: str(total["source"]))
 
 

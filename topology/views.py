@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import faust
 import msgspec
@@ -28,6 +29,7 @@ from topology.stages.partition import Partition
 from topology.stages.pipeline import Symbol
 
 RETRY_S: Final = 2
+READABLE: Final = 100_000  # bytes of JSON that somebody may read; more is written without spaces
 SLICE: Final = 50  # symbols looked at before ticks get their turn
 PAGE: Final = Path(__file__).with_name("page.html")
 #: The page needs nothing but itself and this worker.
@@ -104,7 +106,7 @@ class Views:
         if address and PASSED_ON in request.headers:
             raise Unavailable(f"partition {number} has just moved to worker {address}")
         if address:
-            answer = await self._router.ask(address, f"/symbols/{symbol}")
+            answer = await self._router.ask(address, f"/symbols/{quote(symbol, safe='')}")
             return Reply(answer.body, answer.status)
         partition = self._router.partition(number)
         found = partition.symbols.get(symbol)
@@ -113,10 +115,14 @@ class Views:
         return _json({"run": self._run, "worker": self._router.address, **state_view.details(found, partition)})
 
     async def sources(self, request: Request) -> Reply:
-        """The scoreboard: every source of every symbol, and the sums by source."""
-        rows, about = await self._all(request, "sources", state_view.scores)
-        rows.sort(key=lambda row: (str(row["source"]), str(row["symbol"])))
-        return _json({**about, "totals": state_view.totals(rows), "sources": rows, "reasons": REASONS})
+        """The scoreboard: sums by source, and every source of every symbol unless ?totals=only."""
+        sums, about = await self._all(request, "totals", state_view.shares, "/sources?totals=only")
+        answer = {**about, "reasons": REASONS, "totals": state_view.totals(sums)}
+        if request.query.get("totals") != "only":
+            rows, about = await self._all(request, "sources", state_view.scores)
+            rows.sort(key=lambda row: (str(row["source"]), str(row["symbol"])))
+            answer |= {**about, "sources": rows}
+        return _json(answer)
 
     async def gaps(self, request: Request) -> Reply:
         """The gaps that are open, oldest first."""
@@ -152,8 +158,8 @@ class Views:
             return _error(503, reason, retry=True)
         return _json({"status": "ready", "partitions": self._router.numbers()})
 
-    async def _all(self, request: Request, name: str, rows_of: Rows) -> tuple[list[Row], Row]:
-        """Rows of every symbol of every worker, and what to know about them."""
+    async def _all(self, request: Request, name: str, rows_of: Rows, path: str = "") -> tuple[list[Row], Row]:
+        """Rows of every symbol of every worker, and what to know about them. The others give theirs at a path."""
         rows: list[Row] = []
         seen = 0
         for number in self._router.numbers():
@@ -165,7 +171,7 @@ class Views:
                     await asyncio.sleep(0)
         missing: list[str] = []
         if PASSED_ON not in request.headers:
-            answers, missing = await self._router.ask_others(f"/{name}")
+            answers, missing = await self._router.ask_others(path or f"/{name}")
             for answer in answers:
                 rows += answer[name]
         return rows, {"run": self._run, "worker": self._router.address, "incomplete": missing}
@@ -199,7 +205,10 @@ def _handler(name: str, answer: Answer) -> Callable[..., Awaitable[Response]]:
 
 
 def _json(data: Any) -> Reply:
-    return Reply(msgspec.json.format(msgspec.json.encode(data), indent=2) + b"\n")
+    body = msgspec.json.encode(data)
+    if len(body) < READABLE:
+        body = msgspec.json.format(body, indent=2)
+    return Reply(body + b"\n")
 
 
 def _error(status: int, text: str, *, retry: bool = False) -> Reply:

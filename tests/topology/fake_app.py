@@ -24,6 +24,7 @@ class FakeApp:
     """As much of Faust's application as the router looks at: partitions 0 and 1 are here, 2 and 3 elsewhere."""
 
     def __init__(self, elsewhere: dict[str, list[int]]) -> None:
+        self.should_stop = False
         self.rebalancing = False
         self.rebalancing_count = 0
         self.recovery = SimpleNamespace(in_recovery=False, active_stats=dict)

@@ -142,7 +142,8 @@ def test_every_tick_is_accounted_for_in_any_market(seed: int) -> None:
             refused = sum(source["rejected"].values())
             assert source["arrived"] == source["accepted"] + source["held"] + refused
             assert source["held"] == len(source["held_ticks"])
-    rows = [row for symbol in partition.symbols.values() for row in state_view.scores(symbol, partition)]
+    rows = [row for symbol in partition.symbols.values() for row in state_view.shares(symbol, partition)]
+    assert state_view.totals(state_view.totals(rows[:5]) + rows[5:]) == state_view.totals(rows)
     for name in ("arrived", "accepted", "held", "gaps"):
         by_symbol = sum(source[name] for symbol in shown for source in symbol["sources"])
         assert sum(total[name] for total in state_view.totals(rows)) == by_symbol
@@ -271,6 +272,8 @@ def test_a_worker_says_why_it_cannot_answer_yet() -> None:
     assert router.unsettled() == "recovering state: 1,234 changelog records left in 2 partitions"
     with pytest.raises(Unavailable, match="recovering"):
         router.owner("EURUSD")
+    app.should_stop = True
+    assert router.unsettled() == "the worker is stopping"
 
 
 def test_a_part_that_is_missing_is_named_and_the_others_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
