@@ -1,0 +1,583 @@
+"""The transport commits only what was processed, whatever comes between, and loses nothing when workers die."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import faust
+import pytest
+from aiokafka.structs import ConsumerRecord
+from confluent_kafka import Consumer as PlainConsumer
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+from faust.exceptions import ImproperlyConfigured
+from faust.transport.drivers.aiokafka import server_list
+from faust.types import TP
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from deploy.local import Stack
+from topology import transport
+from topology.transport import SETTINGS, Acks, BatchMessage, Consumer, Run, Transport
+
+SOURCE = TP("source", 0)
+PARTITIONS = 4
+ROOT = Path(__file__).parents[2]
+
+
+# Acks alone.
+
+
+def test_the_commit_is_the_end_of_the_longest_acked_prefix() -> None:
+    acks = Acks()
+    for offset in (9, 17, 40):
+        acks.deliver(offset)
+    acks.ack(40)
+    acks.ack(17)
+    assert acks.commit is None
+    acks.ack(9)
+    assert acks.commit == 41
+
+
+def test_a_batch_is_acked_once_and_only_after_its_delivery() -> None:
+    acks = Acks()
+    acks.deliver(5)
+    with pytest.raises(KeyError):
+        acks.ack(6)
+    acks.ack(5)
+    with pytest.raises(KeyError):
+        acks.ack(5)
+    with pytest.raises(ValueError, match="offset 5 delivered after the one to 5"):
+        acks.deliver(5)
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.randoms(use_true_random=False), st.data())
+def test_in_any_order_of_acks_the_commit_is_that_of_the_obvious_model(
+    steps: list[int], chance: Any, data: st.DataObject
+) -> None:
+    ends = [sum(steps[: count + 1]) for count in range(len(steps))]
+    acks, acked, delivered = Acks(), set[int](), 0
+    while len(acked) < len(ends):
+        if delivered < len(ends) and (delivered == len(acked) or data.draw(st.booleans())):
+            acks.deliver(ends[delivered], 3, 7)
+            delivered += 1
+        else:
+            end = chance.choice([end for end in ends[:delivered] if end not in acked])
+            acks.ack(end)
+            acked.add(end)
+        done = next((count for count, end in enumerate(ends[:delivered]) if end not in acked), delivered)
+        assert acks.commit == (ends[done - 1] + 1 if done else None)
+        assert (acks.records, acks.bytes) == (3 * (delivered - len(acked)), 7 * (delivered - len(acked)))
+
+
+@pytest.mark.parametrize(
+    ("batches", "records", "size"),
+    [(transport.WAITING, 1, 1), (1, transport.OUT_RECORDS, 1), (1, 1, transport.OUT_BYTES)],
+)
+def test_a_partition_is_full_by_batches_records_or_bytes(batches: int, records: int, size: int) -> None:
+    acks = Acks()
+    for offset in range(batches):
+        assert not acks.is_full()
+        acks.deliver(offset, records, size)
+    assert acks.is_full()
+    acks.begin()
+    acks.ack(0)
+    assert not acks.is_full()
+
+
+# The consumer, its thread's methods and its streams, without a broker, at every interleaving.
+
+
+class Log:
+    """One partition in place of aiokafka: its records, our position in it, and the insides that the consumer reads."""
+
+    def __init__(self) -> None:
+        self.offsets: list[int] = []
+        self.at = 0
+        self.committed_offset: int | None = None
+        self._max_poll_records = 3
+        self.reassignment_in_progress = False
+        self._fetcher = self._subscriptions = self.subscription = self.assignment = self
+        self._records = {SOURCE: None}
+
+    def state_value(self, _tp: TP) -> SimpleNamespace:
+        return SimpleNamespace(has_valid_position=True, position=self.at, highwater=0)
+
+    async def fetched_records(self, _tps: list[TP], _timeout: float, limit: int) -> dict[TP, list[ConsumerRecord]]:
+        ahead = [offset for offset in self.offsets if offset >= self.at][:limit]
+        if not ahead:
+            return {}
+        self.at = ahead[-1] + 1
+        return {SOURCE: [_record(offset) for offset in ahead]}
+
+    async def committed(self, _tp: TP) -> int | None:
+        return self.committed_offset
+
+    async def position(self, _tp: TP) -> int:
+        return self.at
+
+    def seek(self, _tp: TP, offset: int) -> None:
+        self.at = offset
+
+    async def seek_to_beginning(self, *_tps: TP) -> None:
+        self.at = 0
+
+
+def _record(offset: int) -> ConsumerRecord:
+    return ConsumerRecord(SOURCE.topic, SOURCE.partition, offset, 0, 0, None, b"%d" % offset, None, 0, 1, ())
+
+
+class Queue(list[Any]):
+    """The one subscribed channel and its queue."""
+
+    @property
+    def queue(self) -> "Queue":
+        return self
+
+    force_put_nowait = list.append
+
+
+class Interleavings(RuleBasedStateMachine):
+    """Any order of fetching, handing over, processing, acking, committing, rebalancing, seeking and cutting."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log = Log()
+        self.queue = Queue()
+        self.taken: list[Run] = []  # on their way from the thread to the app
+        self.hand: list[BatchMessage] = []  # begun by the agent, not acked
+        self.commits: list[dict[TP, int]] = []  # asked for, not yet sent
+        self.assigned = False
+        # The model: what was handed over since the last seek, of that what is acked, what anyone ever processed.
+        self.span: list[BatchMessage] = []
+        self.acked: list[BatchMessage] = []
+        self.processed: set[int] = set()
+        self.loop = asyncio.new_event_loop()
+        self.do(self._connect())
+
+    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self.loop.run_until_complete(work)
+
+    async def _connect(self) -> None:
+        app = faust.App("t", broker="tickloom://nowhere:1", store="memory://", **SETTINGS)
+        app.topics._tp_index[SOURCE] = {id(self.queue): self.queue}.values()
+        self.consumer: Any = app.consumer
+        self.thread = self.consumer._thread
+        self.thread._consumer = self.log
+        self.thread.assignment = lambda: {SOURCE} if self.assigned else set()
+        self.thread.call_thread = lambda method, *arguments: method(*arguments)
+        self.thread.commit = self._commit_reaches_the_broker
+        self.consumer._on_partitions_revoked = self._stop
+
+    async def _stop(self, _revoked: set[TP]) -> None:
+        self.consumer.stop_flow()
+        self.queue.clear()
+
+    async def _commit_reaches_the_broker(self, offsets: dict[TP, int]) -> bool:
+        offset = offsets[SOURCE]
+        assert not self._unacked_below(offset)
+        missed = [each for each in self.log.offsets if each < offset and each not in self.processed]
+        assert not missed, f"{missed} were passed and nobody processed them"
+        self.log.committed_offset = offset
+        return True
+
+    def _unacked_below(self, offset: int) -> list[BatchMessage]:
+        return [each for each in self.span if each not in self.acked and each.value[0].offset < offset]
+
+    def teardown(self) -> None:
+        self.thread.thread_loop.close()
+        self.loop.close()
+
+    @invariant()
+    def nothing_unacked_is_below_the_commit(self) -> None:
+        offset = self.consumer._new_offset(SOURCE)
+        assert offset is None or not self._unacked_below(offset)
+
+    @rule(gap=st.integers(0, 3))
+    def append(self, gap: int) -> None:
+        self.log.offsets.append((self.log.offsets[-1] if self.log.offsets else -1) + 1 + gap)
+
+    @rule(pick=st.integers(0, 20))
+    def compact(self, pick: int) -> None:
+        if self.log.offsets:
+            del self.log.offsets[pick % len(self.log.offsets)]
+
+    @rule()
+    def take(self) -> None:
+        if self.assigned:
+            self.taken += self.do(self.thread._take(self.log, frozenset([SOURCE])))
+
+    @precondition(lambda self: self.taken)
+    @rule()
+    def hand_over(self) -> None:
+        before = list(self.queue)
+        self.do(self.consumer._handle(self.taken.pop(0)))
+        for event in self.queue[len(before) :]:
+            if self.span and event.message.acks is not self.span[-1].acks:
+                self.span = []  # the log was cut, and is read again
+            self.span.append(event.message)
+
+    @precondition(lambda self: self.queue)
+    @rule()
+    def begin(self) -> None:
+        message = self.queue.pop(0).message
+        if self.consumer.begin(message):
+            self.hand.append(message)
+
+    @precondition(lambda self: self.hand)
+    @rule(pick=st.integers(0, 20))
+    def ack(self, pick: int) -> None:
+        message = self.hand.pop(pick % len(self.hand))
+        assert message.ack(self.consumer)
+        self.acked.append(message)
+        self.processed |= {record.offset for record in message.value}
+
+    @rule()
+    def ask_for_commit(self) -> None:
+        tps = list(self.consumer._filter_tps_with_pending_acks())
+        self.commits.append(self.consumer._filter_committable_offsets(tps))
+
+    @precondition(lambda self: self.commits)
+    @rule()
+    def send_commit(self) -> None:
+        self.do(self.consumer._commit(self.commits.pop(0)))
+
+    @precondition(lambda self: not self.assigned)
+    @rule()
+    def assign(self) -> None:
+        self.assigned = True
+        self.log.at = self.log.committed_offset or 0
+        self.do(self.consumer.perform_seek())
+        self.consumer.resume_flow()
+        self.span = []
+
+    @precondition(lambda self: self.assigned)
+    @rule()
+    def revoke(self) -> None:
+        self.do(self.consumer.on_partitions_revoked({SOURCE}))
+        self.assigned = False
+        self.span = []
+
+    @precondition(lambda self: not self.assigned and self.log.offsets)
+    @rule(pick=st.integers(0, 20))
+    def another_worker_goes_on(self, pick: int) -> None:
+        end = self.log.offsets[pick % len(self.log.offsets)] + 1
+        if end > (self.log.committed_offset or 0):
+            self.processed |= {offset for offset in self.log.offsets if offset < end}
+            self.log.committed_offset = end
+
+    @precondition(lambda self: self.assigned)
+    @rule(pick=st.integers(0, 20))
+    def seek_back(self, pick: int) -> None:
+        self.do(self.consumer.seek(SOURCE, pick % (self.log.at + 1)))
+        self.span = []
+
+    @precondition(lambda self: self.assigned)
+    @rule()
+    def aiokafka_resets_the_position(self) -> None:
+        self.log.at = 0
+
+
+Interleavings.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestInterleavings = Interleavings.TestCase
+
+
+# Settings.
+
+
+def test_the_scheme_finds_the_transport_and_every_broker() -> None:
+    app = faust.App("t", broker="tickloom://a:1;b:2,c", **SETTINGS)
+    assert isinstance(app.transport, Transport)
+    assert server_list(app.transport.url, app.transport.default_port) == ["a:1", "b:2", "c:9092"]
+
+
+def test_without_the_settings_no_worker_starts() -> None:
+    app = faust.App("t", broker="tickloom://a:1")
+    with pytest.raises(ImproperlyConfigured, match="SETTINGS"):
+        Consumer(app.transport, callback=app.topics.on_message, on_partitions_revoked=None, on_partitions_assigned=None)
+
+
+def test_fetch_wait_and_isolation_level_reach_aiokafka() -> None:
+    async def connected() -> Any:
+        app = faust.App("t", broker="tickloom://a:1", **SETTINGS)
+        app.transport.isolation_level = "read_committed"
+        return app.consumer._thread._create_worker_consumer(app.transport)
+
+    consumer = asyncio.run(connected())
+    assert consumer._isolation_level == "read_committed"
+    assert consumer._fetch_max_wait_ms == transport.FETCH_WAIT_MS
+
+
+# Real workers on a real Kafka. What a worker has processed it notes in a file, before the batch is acked.
+
+
+def work() -> None:
+    """The process under test."""
+    environment = os.environ
+    group, topic = environment["GROUP"], environment["TOPIC"]
+    app = faust.App(
+        group,
+        broker=f"tickloom://{environment['TICKLOOM_BROKER']}",
+        datadir=environment["DATADIR"],
+        web_enabled=False,
+        **SETTINGS,
+    )
+    app.transport.isolation_level = environment.get("ISOLATION", "read_uncommitted")
+    poison = int(environment.get("POISON", "-1"))
+    table = app.Table("keys", key_type=bytes, value_type=bytes) if "TABLE" in environment else {}
+
+    @app.agent(app.topic(topic))
+    async def process(stream: Any) -> None:
+        async for batch in stream:
+            delay = time.time() - batch[0].timestamp / 1000
+            await asyncio.sleep(float(environment.get("SECONDS", "0")))
+            if batch[0].offset <= poison <= batch[-1].offset:
+                raise ValueError("poison")
+            note(batch, delay, table)
+
+    def note(batch: list[ConsumerRecord], delay: float, table: Any) -> None:
+        offsets = ",".join(str(record.offset) for record in batch)
+        sizes = f"{len(table)}:{sum(len(value) for value in table.values())}"
+        with Path(environment["NOTES"]).open("a") as notes:
+            notes.write(f"{batch[0].partition} {delay:.6f} {sizes} {offsets}\n")
+
+    sys.argv = ["worker", "worker", "-l", "info", "--without-web"]
+    app.main()
+
+
+class Worker:
+    """A worker process and its notes."""
+
+    def __init__(self, group: "Group", number: int, **environment: str) -> None:
+        self.notes_path = group.directory / f"notes-{number}"
+        self.log = group.directory / f"log-{number}"
+        self.notes_path.touch()
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, __file__],
+                cwd=ROOT,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={
+                    **os.environ,
+                    "PYTHONPATH": str(ROOT),
+                    "TICKLOOM_BROKER": group.broker,
+                    "TOPIC": group.topic,
+                    "GROUP": group.name,
+                    "DATADIR": str(group.directory / f"data-{number}"),
+                    "NOTES": str(self.notes_path),
+                    **environment,
+                },
+            )
+
+    def notes(self) -> list[tuple[int, float, str, list[int]]]:
+        """Partition, delay in seconds, the table's size, offsets; by batch."""
+        lines = [line.split() for line in self.notes_path.read_text().split("\n")[:-1]]
+        return [(int(a), float(b), c, [int(each) for each in d.split(",")]) for a, b, c, d in lines]
+
+    def stop(self) -> tuple[int, float]:
+        """SIGTERM: exit code and seconds."""
+        begun = time.monotonic()
+        self.process.terminate()
+        return self.process.wait(30), time.monotonic() - begun
+
+
+class Group:
+    """A topic, its consumer group and the workers in it."""
+
+    def __init__(self, broker: str, name: str, directory: Path) -> None:
+        self.broker, self.name, self.directory = broker, name, directory
+        self.topic = f"{name}.source"
+        self.workers: list[Worker] = []
+        self.produced = 0
+        self.create(self.topic)
+
+    def create(self, topic: str, **configuration: str) -> None:
+        admin = AdminClient({"bootstrap.servers": self.broker})
+        admin.create_topics([NewTopic(topic, PARTITIONS, 1, config=configuration)])[topic].result(30)
+
+    def start(self, **environment: str) -> Worker:
+        worker = Worker(self, len(self.workers), **environment)
+        self.workers.append(worker)
+        return worker
+
+    def produce(self, count: int, every: float = 0.0) -> None:
+        producer = Producer({"bootstrap.servers": self.broker, "linger.ms": 0 if every else 20})
+        for number in range(count):
+            producer.produce(self.topic, b"%d" % number, partition=number % PARTITIONS)
+            producer.poll(every)
+        assert producer.flush(30) == 0
+        self.produced += count
+
+    def produce_until(self, condition: Callable[[], bool]) -> None:
+        """A steady flow."""
+        self.wait(lambda: condition() or self.produce(200, 0.001) is not None)
+
+    def committed(self) -> dict[int, int]:
+        """The group's offset by partition, 0 where there is none."""
+        reader = PlainConsumer({"bootstrap.servers": self.broker, "group.id": self.name})
+        found = reader.committed([TopicPartition(self.topic, number) for number in range(PARTITIONS)], timeout=30)
+        reader.close()
+        return {each.partition: max(each.offset, 0) for each in found}
+
+    def processed(self) -> dict[int, list[int]]:
+        """Offsets by partition, as often as they were noted by any worker."""
+        offsets = defaultdict(list)
+        for worker in self.workers:
+            for partition, _, _, noted in worker.notes():
+                offsets[partition] += noted
+        return offsets
+
+    def assert_nothing_was_skipped(self) -> None:
+        """Every offset below a committed one has been processed."""
+        committed = self.committed()  # before the notes: those only grow
+        processed = self.processed()
+        for partition, offset in committed.items():
+            missed = set(range(offset)) - set(processed[partition])
+            assert not missed, f"partition {partition}: committed {offset}, never processed {sorted(missed)[:5]}"
+
+    def wait(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            ends = "".join(worker.log.read_text(errors="replace")[-3000:] for worker in self.workers)
+            assert time.monotonic() < deadline, ends
+            time.sleep(0.05)  # what other processes have done is only to be seen by looking again
+
+    def wait_for(self, count: int, seconds: float = 60) -> None:
+        """Until so many offsets are processed, counted once."""
+        self.wait(lambda: sum(len(set(each)) for each in self.processed().values()) >= count, seconds)
+
+
+@pytest.fixture
+def group(stack: Stack, run_name: str, tmp_path: Path) -> Iterator[Group]:
+    made = Group(stack.broker, run_name, tmp_path)
+    yield made
+    for worker in made.workers:
+        worker.process.kill()
+        worker.process.wait()
+
+
+@pytest.mark.integration
+def test_sigterm_finishes_the_batch_in_hand_commits_it_and_exits_with_0(group: Group) -> None:
+    group.produce(40_000)
+    worker = group.start(SECONDS="0.3")
+    group.wait(lambda: len(worker.notes()) >= 3)
+    code, seconds = worker.stop()
+    assert (code, seconds < 10) == (0, True), worker.log.read_text()
+    processed = group.processed()
+    assert sum(map(len, processed.values())) < 40_000
+    assert group.committed() == {number: len(processed[number]) for number in range(PARTITIONS)}
+
+
+@pytest.mark.integration
+def test_graceful_rebalances_process_every_record_once(group: Group) -> None:
+    first = group.start(SECONDS="0.01")
+    group.produce_until(lambda: bool(first.notes()))
+    second = group.start(SECONDS="0.01")
+    group.produce_until(lambda: len(second.notes()) > 20)
+    assert second.stop()[0] == 0, second.log.read_text()
+    group.produce(4_000)
+    group.wait_for(group.produced)
+    assert first.stop()[0] == 0, first.log.read_text()
+    each = list(range(group.produced // PARTITIONS))
+    assert all(sorted(offsets) == each for offsets in group.processed().values())
+    assert group.committed() == dict.fromkeys(range(PARTITIONS), len(each))
+
+
+@pytest.mark.integration
+def test_killed_workers_lose_nothing_and_no_commit_passes_an_unprocessed_record(group: Group) -> None:
+    total = 60_000
+    group.produce(total // 2)
+    for _ in range(2):
+        group.start(SECONDS="0.02")
+    for number in range(2):
+        before = sum(map(len, group.processed().values()))
+        group.wait(lambda before=before: sum(map(len, group.processed().values())) > before + 2_000)
+        victim = group.workers[number]
+        victim.process.send_signal(signal.SIGKILL)
+        victim.process.wait()
+        group.assert_nothing_was_skipped()
+        group.start(SECONDS="0.02")
+        group.produce(total // 4)
+    group.wait_for(total, 120)
+    for worker in group.workers[2:]:
+        assert worker.stop()[0] == 0, worker.log.read_text()
+    group.assert_nothing_was_skipped()
+    assert group.committed() == dict.fromkeys(range(PARTITIONS), total // PARTITIONS)
+
+
+@pytest.mark.integration
+def test_an_exception_in_an_agent_acks_nothing_and_ends_the_process(group: Group) -> None:
+    group.produce(8_000)
+    worker = group.start(POISON="1500")
+    assert worker.process.wait(60) != 0
+    assert "poison" in worker.log.read_text()
+    processed = group.processed()
+    assert all(max(processed[number], default=-1) < 1_500 for number in range(PARTITIONS))
+    group.assert_nothing_was_skipped()
+    group.start()
+    group.wait_for(8_000)
+
+
+@pytest.mark.integration
+def test_a_trickle_arrives_without_stalls(group: Group) -> None:
+    worker = group.start()
+    group.produce_until(lambda: bool(worker.notes()))
+    group.wait_for(group.produced)
+    begun = len(worker.notes())
+    group.produce(400, every=0.005)
+    group.wait_for(group.produced)
+    delays = sorted(delay for _, delay, _, _ in worker.notes()[begun:])
+    assert delays[len(delays) // 2] < 0.1
+    assert delays[-1] < 0.9  # Faust sleeps whole seconds where it stalls
+
+
+@pytest.mark.integration
+def test_a_table_is_recovered_within_seconds_also_behind_transaction_markers(group: Group) -> None:
+    changelog = f"{group.name}-keys-changelog"
+    group.create(changelog, **{"cleanup.policy": "compact"})
+    group.produce(PARTITIONS)
+    producer = Producer({"bootstrap.servers": group.broker, "transactional.id": group.name, "linger.ms": 20})
+    producer.init_transactions(30)
+    for round_number in range(3):
+        producer.begin_transaction()
+        for number in range(1_000):
+            value = b"%d" % round_number * 20_000 if round_number < 2 or number % 2 else b"last"
+            producer.produce(changelog, value, b"key-%d" % number, number % PARTITIONS)
+            producer.poll(0)
+        producer.commit_transaction(30)
+    worker = group.start(TABLE="keys")
+    group.wait_for(PARTITIONS, 20)
+    assert worker.notes()[0][2] == f"1000:{500 * 20_000 + 500 * 4}"
+
+
+@pytest.mark.integration
+def test_read_committed_hides_aborted_records(group: Group) -> None:
+    producer = Producer({"bootstrap.servers": group.broker, "transactional.id": group.name})
+    producer.init_transactions(30)
+    for number in range(6):
+        producer.begin_transaction()
+        for _ in range(10):
+            producer.produce(group.topic, b"%d" % number, partition=0)
+        assert producer.flush(30) == 0  # an abort would forget what has not been sent
+        (producer.abort_transaction if number % 2 else producer.commit_transaction)(30)
+    group.produce(PARTITIONS)
+    worker = group.start(ISOLATION="read_committed")
+    group.wait_for(30 + PARTITIONS)
+    kept = [offset for number in (0, 2, 4) for offset in range(11 * number, 11 * number + 10)]
+    assert sorted(group.processed()[0]) == [*kept, 66]
+    assert worker.stop()[0] == 0
+    assert group.committed()[0] == 67
+
+
+if __name__ == "__main__":
+    work()
