@@ -47,6 +47,14 @@ CLOCK_TAIL_NS = 2 * SECOND  # clocks after the last tick, so that the last provi
 CALM = 12  # ticks of a source after a disturbance, before the next
 SPIKES_PER_JUMP = 5
 MOVE = 0.003  # of the price, of a spike or a jump: some ten times the width of the spike band
+#: The rules that outcomes depend on. Unfinished candles are written every second, so that the last clocks of the
+#: feed bring the newest ones out. The brokers tick too fast for their own pace ever to make the ttl longer.
+RULES = {
+    "ttl_ns": 5 * SECOND,
+    "lateness_ns": 2 * SECOND,
+    "grace_ns": 10 * SECOND,
+    "provisional_ns": SECOND,
+}
 #: How long an outage lasts, and at least, so that its outcome is certain, when the feed is asked to finish.
 OUTAGES = {
     "silent": (8 * SECOND, 7 * SECOND),
@@ -132,13 +140,16 @@ MARKETS = (
 def instruments(classes: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Describe the markets as an instruments file does; they never close, so that any day will do.
 
-    classes: those of schemas/instruments.yaml, whose rules are kept.
+    classes: those of schemas/instruments.yaml, whose rules are kept where RULES does not say otherwise.
     """
     sources = {
         broker.name: {"priority": number, "contiguous": broker.contiguous} for number, broker in enumerate(BROKERS, 1)
     }
     return {
-        "classes": {name: {**fields, "calendar": "always"} for name, fields in classes.items()},
+        "classes": {
+            name: {**fields, "calendar": "always", "rules": {**fields.get("rules", {}), **RULES}}
+            for name, fields in classes.items()
+        },
         "instruments": {
             market.symbol: {
                 "class": market.asset_class,

@@ -12,12 +12,13 @@ stored exactly what follows from what was injected.
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -41,6 +42,8 @@ from topology.demo_view import summary
 SHORTEST_S: Final = 25  # each fault occurs in this time
 START_LIMIT_S: Final = 60
 STOP_LIMIT_S: Final = 15
+LEAVE_LIMIT_S: Final = 30
+STOPS: Final = (signal.SIGTERM, signal.SIGHUP)  # taken as Ctrl-C is
 NAME: Final = "demo-%Y%m%d-%H%M%S"  # of a run, by its start in UTC
 KILLED_AFTER: Final = timedelta(minutes=10)  # older demo runs without a worker were killed: they are removed
 
@@ -52,15 +55,38 @@ def run_demo(seconds: float | None) -> int:
     console = Console()
     if not console.is_terminal:
         console = Console(width=120)
+    handlers = {number: signal.signal(number, _interrupt) for number in STOPS}
     try:
-        with ExitStack() as stack:
-            demo = _prepare(stack, console, seconds)
-            return _run(demo)
+        with Undo() as undo:
+            return _run(_prepare(undo, console, seconds))
     except (ProducerError, admin.BrokerError) as error:
         raise DemoError(str(error)) from error
     except KeyboardInterrupt:
         console.print("[yellow]stopped, without the comparison[/]")
         return 130
+    finally:
+        _restore(handlers)
+
+
+class Undo(ExitStack):
+    """What is to be undone at the end. Once that has begun it goes through: half of it would leave processes."""
+
+    def __exit__(self, *details: Any) -> None:
+        """Undo it, deaf to Ctrl-C."""
+        handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, *STOPS)}
+        try:
+            super().__exit__(*details)
+        finally:
+            _restore(handlers)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _restore(handlers: Mapping[signal.Signals, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def _run(demo: Demo) -> int:
@@ -73,17 +99,17 @@ def _run(demo: Demo) -> int:
     demo.console.print(summary(rows, demo.seen, time.monotonic() - began))
     demo.agreed = all(row.ok for row in rows)
     if not demo.agreed:
-        demo.console.print(f"[red]  the logs of worker and sink are kept in {demo.folder}[/]")
+        demo.console.print(f"[red]  feed: {demo.recipe}; logs of worker and sink: {demo.folder}[/]")
     return 0 if demo.agreed else 1
 
 
 # Before: servers, topics, tables, processes.
 
 
-def _prepare(stack: ExitStack, console: Console, seconds: float | None) -> Demo:
-    """Start everything that is missing; the stack undoes it in the reverse order."""
+def _prepare(undo: Undo, console: Console, seconds: float | None) -> Demo:
+    """Start everything that is missing; `undo` undoes it in the reverse order."""
     given = config.load()
-    settings = _start_servers(stack, console, given)
+    settings = _start_servers(undo, console, given)
     run = datetime.now(UTC).strftime(NAME)
     folder = settings.state.absolute() / run
     settings = msgspec.structs.replace(
@@ -91,11 +117,10 @@ def _prepare(stack: ExitStack, console: Console, seconds: float | None) -> Demo:
         run=run,
         instruments=folder / "instruments.yaml",
         data=folder / "data",
-        web_port=config.web_port(given),
     )
     demo = Demo(settings, folder, console, seconds)
     (folder / "data").mkdir(parents=True)
-    stack.push(partial(_remove_folder, demo))
+    undo.push(partial(_remove_folder, demo))
     classes = yaml.safe_load(instrument.DEFAULT.read_text())["classes"]
     text = yaml.safe_dump(simulated.instruments(classes), sort_keys=False)
     (folder / "instruments.yaml").write_text(text)
@@ -104,23 +129,24 @@ def _prepare(stack: ExitStack, console: Console, seconds: float | None) -> Demo:
         found: list[str] = []
         database.migrate(settings.database, found.append)
         _remove_killed(client, settings)
-        stack.callback(_remove_run, demo)
+        undo.callback(_remove_run, demo)
         topics = admin.create_topics(settings.broker, run)
         say(f"{len(topics)} topics of run {run}; {found[-1].removeprefix('database: ')}")
     with _step(console, "Worker and sink") as say:
+        demo.settings = msgspec.structs.replace(demo.settings, web_port=config.web_port(given))
         for name in ("worker", "sink"):
-            _start(stack, demo, name)
+            _start(undo, demo, name)
         _await_ready(demo, client)
-        say(f"web views at {web_address(settings)}")
+        say(f"web views at {web_address(demo.settings)}")
     return demo
 
 
-def _start_servers(stack: ExitStack, console: Console, given: Settings) -> Settings:
+def _start_servers(undo: Undo, console: Console, given: Settings) -> Settings:
     with _step(console, "Kafka and PostgreSQL") as say:
         before = local.status(given.state)
         found = local.start(given.state, kafka=not given.broker, postgres=not given.database, say=say)
         if not (before and (before.kafka_pid or before.postgres_pid)) and (found.kafka_pid or found.postgres_pid):
-            stack.callback(_stop_servers, console, given)
+            undo.callback(_stop_servers, console, given)
         settings = msgspec.structs.replace(
             given, broker=given.broker or found.broker, database=given.database or found.database
         )
@@ -153,7 +179,7 @@ def _step(console: Console, what: str) -> Iterator[Callable[[str], None]]:
     console.print(f"[green]✓[/] [bold]{what}[/]: {last} {took}", highlight=False, soft_wrap=True)
 
 
-def _start(stack: ExitStack, demo: Demo, name: str) -> None:
+def _start(undo: Undo, demo: Demo, name: str) -> None:
     """Start a worker or sink as a user would, in a session of its own: Ctrl-C is for the demo."""
     settings = demo.settings if name == "worker" else msgspec.structs.replace(demo.settings, web_port=0)
     with demo.log(name).open("wb") as log:
@@ -165,7 +191,7 @@ def _start(stack: ExitStack, demo: Demo, name: str) -> None:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    stack.callback(_stop, demo.processes[name])
+    undo.callback(_stop, demo.processes[name])
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
@@ -206,8 +232,16 @@ def _remove_folder(demo: Demo, error: type[BaseException] | None, *_: object) ->
 
 def _remove_run(demo: Demo) -> None:
     with _step(demo.console, "Clean-up") as say:
+        client = admin.connect(demo.settings.broker)
+        limit = time.monotonic() + LEAVE_LIMIT_S
+        while time.monotonic() < limit and _has_members(client, demo.settings.run):
+            time.sleep(0.2)  # a process that was killed is a member until its session has run out
         _remove(demo.settings, demo.settings.run)
         say(f"topics, groups and rows of run {demo.settings.run} removed")
+
+
+def _has_members(client: Any, run: str) -> bool:
+    return any(group.members for group in admin.groups(client, run))
 
 
 def _remove(settings: Settings, run: str) -> None:
@@ -223,5 +257,5 @@ def _remove_killed(client: Any, settings: Settings) -> None:
         if not re.fullmatch(r"demo-\d{8}-\d{6}", run):
             continue
         age = datetime.now(UTC) - datetime.strptime(run, NAME).replace(tzinfo=UTC)
-        if age > KILLED_AFTER and not any(group.members for group in admin.groups(client, run)):
+        if age > KILLED_AFTER and not _has_members(client, run):
             _remove(settings, run)

@@ -8,15 +8,10 @@ consistent with itself.
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
-from connectors.simulated import MINUTE, SECOND, Event, Label
+from connectors.simulated import MINUTE, RULES, SECOND, Event, Label
 from schemas import flags
 from schemas.record import Candle, Clock, Gap, Link, Tick, Trade
 
-# Of schemas.instrument.Rules, as they are for the simulated instruments. The brokers tick too fast for the
-# ttl that follows a source's own pace ever to be the longer one.
-TTL_NS = 5 * SECOND
-LATENESS_NS = 2 * SECOND
-GRACE_NS = 10 * SECOND
 CLOCK_LIMIT_NS = 2 * SECOND  # a time further ahead than this is clamped
 
 #: The reason for which a tick with this label must be refused; the others must be accepted.
@@ -116,7 +111,7 @@ class Expected:
     def _is_final(self, symbol: str, source: str, start: int) -> bool:
         end = start + MINUTE
         watermark_ns = self._sources[symbol, source].watermark_ns
-        return watermark_ns >= end + LATENESS_NS or self.now_ns >= end + GRACE_NS
+        return watermark_ns >= end + RULES["lateness_ns"] or self.now_ns >= end + RULES["grace_ns"]
 
     def _note_link(self, link: Link) -> None:
         source = self._sources[link.symbol, link.source]
@@ -127,7 +122,7 @@ class Expected:
             self._sign_of_life(source, link.ts_recv, link.ts_event)
 
     def _sign_of_life(self, source: _Source, recv_ns: int, event_ns: int) -> None:
-        if source.spoke and source.open_gap is None and recv_ns > source.alive_ns + TTL_NS:
+        if source.spoke and source.open_gap is None and recv_ns > source.alive_ns + RULES["ttl_ns"]:
             source.open_gap = (source.covered_ns, "stale")
         source.spoke = True
         source.alive_ns = max(source.alive_ns, recv_ns)

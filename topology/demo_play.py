@@ -66,6 +66,7 @@ class Demo:
     ends: Offsets = field(default_factory=dict)  # where the reader may stop, once that is known
     processes: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
     behind_ns: int = 0  # the most by which the feed sent a tick too late
+    recipe: str = ""  # what gives the same feed again
     fed: bool = False
     agreed: bool = True  # until the comparison says otherwise
 
@@ -117,6 +118,7 @@ def _feed(demo: Demo) -> None:
     producer = RawProducer(demo.settings.broker, demo.settings.run, Codec())
     start_ns = time.time_ns() + SECOND // 4
     feed = Feed(random.randrange(2**32), start_ns, start_ns + int(demo.seconds * SECOND) if demo.seconds else 0)
+    demo.recipe = f"seed {feed.seed}, start {feed.start_ns}"
     for event in feed:
         wait_ns = event.due_ns - time.time_ns()
         if wait_ns > 0:

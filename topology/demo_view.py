@@ -214,7 +214,7 @@ def _footer(frame: Frame) -> RenderableType:
     grid.add_row("latency", f"tick to best price {_latency(seen)}")
     stored = ", ".join(f"{name} {count:,}" for name, count in rows.items())
     grid.add_row("database", f"rows: {stored}" if stored else "")
-    grid.add_row("web views", frame.web)
+    grid.add_row("web views", f"{frame.web} /symbols /sources /gaps /topology /metrics")
     grid.add_row("", Text("Ctrl-C ends it, with a summary", "dim"))
     return grid
 

@@ -12,6 +12,7 @@ from connectors.simulated import (
     MARKETS,
     MINUTE,
     OUTAGES,
+    RULES,
     SECOND,
     Event,
     Feed,
@@ -196,5 +197,6 @@ def test_finish_brings_what_is_under_way_to_its_outcome_within_10_seconds(after_
 
 def test_the_markets_never_close_and_keep_the_rules_of_their_class() -> None:
     described = instruments({"fx": {"calendar": "fx", "rules": {"max_spread_bps": 7}}})
-    assert described["classes"] == {"fx": {"calendar": "always", "rules": {"max_spread_bps": 7}}}
+    rules = {"max_spread_bps": 7, **RULES}
+    assert described["classes"] == {"fx": {"calendar": "always", "rules": rules}}
     assert list(described["instruments"]) == [market.symbol for market in MARKETS]

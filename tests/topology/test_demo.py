@@ -1,5 +1,8 @@
-"""The demo without servers: the pipeline under the test driver, held against what the feed injected."""
+"""The demo: the pipeline held against what the feed injected, under the test driver and once for real."""
 
+import re
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,13 +10,17 @@ from pathlib import Path
 import msgspec
 import pytest
 import yaml
+from rich.console import Console
 
 from connectors import simulated
-from connectors.simulated import SECOND, Feed, Label
+from connectors.simulated import SECOND, Event, Feed, Label
+from deploy.local import Stack
 from schemas import flags, instrument, topics
 from schemas.record import Best, Gap, Quote, Rejected
+from topology import admin, config, database, demo, demo_database
 from topology.demo import SHORTEST_S
 from topology.demo_expected import Expected
+from topology.demo_play import Demo, DemoError, check_alive
 from topology.demo_report import Row, Stored, compare
 from topology.demo_seen import Latency, Seen
 from topology.driver import TopologyDriver
@@ -162,3 +169,53 @@ def test_percentiles_of_latency() -> None:
     for ms in range(1, 101):
         latency.add(ms * 1_000_000)
     assert (latency.percentile(0.5), latency.percentile(0.99)) == (50.0, 99.0)
+
+
+def run_for(environment: dict[str, str], tmp_path: Path, seconds: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "topology.cli", "demo", "--seconds", seconds]
+    env = {**environment, "TICKLOOM_STATE": str(tmp_path)}
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
+
+
+@pytest.mark.integration
+def test_the_demo_agrees_and_leaves_nothing_behind(stack: Stack, environment: dict[str, str], tmp_path: Path) -> None:
+    done = run_for(environment, tmp_path, str(SHORTEST_S))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "all 19 lines agree" in done.stdout
+    assert "web views at http://127.0.0.1:" in done.stdout
+    [run] = set(re.findall(r"demo-\d{8}-\d{6}", done.stdout))
+    left = [name for name in admin.connect(stack.broker).list_topics().topics if name.startswith("demo-")]
+    assert left == []
+    with database.connect(stack.database) as connection:
+        assert not any(demo_database.count(connection, run).values())
+    assert list(tmp_path.glob("demo-*")) == []
+
+
+@pytest.fixture
+def idle(stack: Stack, tmp_path: Path) -> Demo:
+    """A demo whose servers run, and nothing else."""
+    database.migrate(stack.database, lambda _: None)
+    settings = config.Settings(stack.broker, stack.database, run="demo-idle")
+    return Demo(settings, tmp_path, Console(width=120), SHORTEST_S)
+
+
+@pytest.mark.integration
+def test_what_was_sent_and_is_nowhere_makes_the_demo_fail(idle: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = Event(START, quote(START), Label.CLEAN)
+    monkeypatch.setattr(demo, "play", lambda demo: demo.expected.note(sent))
+    assert demo._run(idle) == 1
+    assert not idle.agreed
+
+
+def test_a_process_that_ends_too_early_is_named_with_its_last_error(tmp_path: Path) -> None:
+    failed = Demo(config.Settings(), tmp_path, Console(), None)
+    (tmp_path / "sink.log").write_text("starting\nValueError: no such thing\nstopping\n")
+    failed.processes["sink"] = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
+    failed.processes["sink"].wait()
+    with pytest.raises(DemoError, match=r"the sink ended with code 3: ValueError: no such thing .*sink\.log"):
+        check_alive(failed)
+
+
+def test_a_demo_too_short_for_its_faults_is_refused() -> None:
+    with pytest.raises(instrument.ConfigError, match=f"{SHORTEST_S} or more"):
+        demo.run_demo(SHORTEST_S - 1)
