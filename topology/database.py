@@ -84,7 +84,7 @@ def _parameters(dsn: str) -> dict[str, Any]:
 
 def _explained(error: psycopg.OperationalError, parameters: Mapping[str, Any]) -> Exception:
     place = f"{parameters.get('host', 'localhost')}:{parameters.get('port', 5432)}"
-    said = " ".join(str(error).split()).rpartition("failed: ")[2]
+    said = str(error).rpartition("failed: ")[2].partition("\n")[0].strip()
     if _REFUSALS.search(said):
         return ConfigError(f"the database at {place} refuses what TICKLOOM_DATABASE says: {said}")
     return DatabaseAway(f"the database at {place} (TICKLOOM_DATABASE) can't be reached: {said}")

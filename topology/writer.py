@@ -73,9 +73,7 @@ class Writer:
         Raises what neither waiting nor setting a row aside puts right: psycopg.Error, ConfigError,
         DatabaseSetBackError.
         """
-        refused = [
-            (row, reason, flags.DEAD_LETTER_REASONS[reason]) for row in rows if (reason := self._unfit(row[0]))
-        ]
+        refused = [(row, reason, flags.DEAD_LETTER_REASONS[reason]) for row in rows if (reason := self._unfit(row[0]))]
         while True:
             if refused:
                 await refuse(refused)
