@@ -17,7 +17,7 @@ from faust.types import TP, EventT
 from schemas import instrument, topics
 from schemas.instrument import ConfigError
 from schemas.registry import codec_for
-from topology import admin, config, views
+from topology import admin, config, routing, views
 from topology.agents import Tasks, fail
 from topology.config import Settings
 from topology.task import applied_offset
@@ -81,7 +81,11 @@ def build(settings: Settings) -> App:
     app.tables.add(table)
     instruments = instrument.load(settings.instruments)
     tasks = app.tickloom = Tasks(
-        table, instruments, codec_for(settings.schema_registry_url), run, lambda: app.consumer.topic_partitions(raw)
+        table,
+        instruments,
+        codec_for(settings.schema_registry_url),
+        run,
+        lambda: routing.partition_count(app, raw) or None,
     )
 
     @app.agent(source, name="ticks")
