@@ -35,7 +35,7 @@ class Market(msgspec.Struct, frozen=True):
 
     symbols: int
     ticks: int
-    seconds: int  # of event time that they span
+    seconds: float  # of event time that they span
     even: bool = False
     seed: int = 7
 

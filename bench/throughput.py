@@ -104,11 +104,11 @@ ENGINES: Final = (
 def measure(rig: Rig, *, scale: float = 1.0, runs: int = RUNS) -> dict[str, Any]:
     """Make all the runs; ``scale`` shrinks the input."""
     size = int(WHOLE.ticks * scale)
-    market = Market(WHOLE.symbols, size, int(WHOLE.seconds * scale))
+    market = Market(WHOLE.symbols, size, WHOLE.seconds * scale)
     whole = _load(rig, "bench-whole", market)
-    share = min(1.0, PREFIX_TICKS / size) * (1.0 if scale == 1.0 else 0.2)
-    # Another market of the same kind and rate: its first minutes, so to say.
-    prefix = _load(rig, "bench-prefix", Market(market.symbols, int(size * share), int(market.seconds * share)))
+    # The same seed and the same pace: the same first ticks.
+    first = PREFIX_TICKS if scale == 1.0 else PREFIX_TICKS // 5
+    prefix = _load(rig, "bench-prefix", Market(market.symbols, first, market.seconds * first / size))
     rows = []
     for number in range(1, runs + 1):
         for engine in ENGINES:
