@@ -63,6 +63,7 @@ UNEXPECTED_RECORD: Final = "UNEXPECTED_RECORD"
 TOO_MANY_SOURCES: Final = "TOO_MANY_SOURCES"
 FAILED: Final = "FAILED"  # a stage raised: a defect of ours
 BAD_ROW: Final = "BAD_ROW"  # a line of an imported file that is not a tick
+UNSTORABLE: Final = "UNSTORABLE"  # the database refuses the row
 
 DEAD_LETTER_REASONS: Final[dict[str, str]] = {
     UNDECODABLE: "the bytes are not a record of their schema",
@@ -73,6 +74,7 @@ DEAD_LETTER_REASONS: Final[dict[str, str]] = {
     TOO_MANY_SOURCES: "more sources than a symbol's state may hold",
     FAILED: "a stage raised an exception: please report it",
     BAD_ROW: "a row of an imported file that is not a tick",
+    UNSTORABLE: "the database refuses the row",
 }
 
 

@@ -12,8 +12,8 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 from confluent_kafka import (
+    Consumer,
     ConsumerGroupState,
-    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     TopicPartition,
@@ -30,7 +30,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it does not
 )
 
 from schemas.instrument import ConfigError
-from schemas.topics import BEST, CANDLE, GAP, PARTITIONS, RAW, STATUS, TICK, TOPICS, named
+from schemas.topics import BEST, CANDLE, DEAD_LETTER, GAP, PARTITIONS, RAW, STATUS, TICK, TOPICS, named
 
 EARLIEST: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]
@@ -47,7 +47,7 @@ PASSING: Final = (
     KafkaError.UNKNOWN_TOPIC_OR_PART,
 )
 #: What the sink reads.
-SUNK: Final = (TICK, BEST, CANDLE, GAP, STATUS)
+SUNK: Final = (TICK, BEST, CANDLE, GAP, STATUS, DEAD_LETTER)
 #: For every topic: times in our records come from brokers and files, and must not decide what Kafka keeps.
 APPEND_TIME: Final = {"message.timestamp.type": "LogAppendTime"}
 #: Kafka's own settings would let a topic grow to a gigabyte, or a week, before it is first compacted.
@@ -425,15 +425,32 @@ def _patiently(ask: Callable[[], T]) -> T:
             time.sleep(0.1)
 
 
+def committed(admin: AdminClient, group: str, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+    """The offsets that a group has committed; without those of partitions where it has committed nothing.
+
+    A consumer asks: the admin client's own request crashes the process while a group has no coordinator
+    (librdkafka 2.16.1, rd_kafka_cgrp_op on a null group).
+    """
+    wanted = [TopicPartition(topic, number) for topic, number in partitions]
+    if not wanted:
+        return {}
+    addresses = ",".join(f"{broker.host}:{broker.port}" for broker in _metadata(admin).brokers.values())
+    consumer = Consumer({"bootstrap.servers": addresses, "group.id": group})
+    try:
+        found = _patiently(lambda: consumer.committed(wanted, timeout=CHANGE_S))
+    finally:
+        consumer.close()
+    return {(at.topic, at.partition): at.offset for at in found if at.offset >= 0}
+
+
 def _lag(admin: AdminClient, group: str, topics: list[str]) -> dict[str, dict[int, int]]:
     """Records between what the group has committed and the end; without a commit, all there are."""
     starts = offsets(admin, topics, EARLIEST)
     ends = offsets(admin, topics, LATEST)
-    request = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
-    committed = {(at.topic, at.partition): at.offset for at in _done(request[group]).topic_partitions if at.offset >= 0}
+    done = committed(admin, group, [(topic, number) for topic, partitions in ends.items() for number in partitions])
     return {
         topic: {
-            number: max(0, end - max(committed.get((topic, number), 0), starts[topic][number]))
+            number: max(0, end - max(done.get((topic, number), 0), starts[topic][number]))
             for number, end in partitions.items()
         }
         for topic, partitions in ends.items()

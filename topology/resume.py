@@ -11,12 +11,12 @@ from typing import Any, Final
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection, TopicPartition
 
-from schemas.topics import DEAD_LETTER, RAW, named
+from schemas.topics import RAW, named
 from topology import admin, database
+from topology.admin import SUNK
 from topology.config import Settings
 from topology.database import Connection
 
-SUNK: Final = (*admin.SUNK, DEAD_LETTER)  # what the sink reads
 #: A group with members does not let its offsets be set; a killed process stays a member for its session timeout.
 IN_USE: Final = (KafkaError.NON_EMPTY_GROUP, KafkaError.UNKNOWN_MEMBER_ID)
 
@@ -96,10 +96,10 @@ def _set_back(client: Any, run: str, stored: Offsets) -> None:
 
 def _ahead(client: Any, run: str, stored: Offsets) -> list[TopicPartition]:
     group = admin.sink_id(run)
-    topics = {named(topic.name, run) for topic in SUNK}
-    request = client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
+    ends = admin.offsets(client, [named(topic.name, run) for topic in SUNK], admin.LATEST)
+    partitions = [(topic, number) for topic, numbers in ends.items() for number in numbers]
     return [
-        TopicPartition(at.topic, at.partition, stored.get((at.topic, at.partition), 0))
-        for at in request[group].result(timeout=admin.CHANGE_S).topic_partitions
-        if at.topic in topics and at.offset > stored.get((at.topic, at.partition), 0)
+        TopicPartition(*at, stored.get(at, 0))
+        for at, offset in admin.committed(client, group, partitions).items()
+        if offset > stored.get(at, 0)
     ]

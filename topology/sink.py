@@ -26,9 +26,10 @@ from schemas.codec import Codec, DecodeError
 from schemas.instrument import ConfigError
 from schemas.registry import codec_for
 from topology import admin, config, database
+from topology.admin import SUNK
 from topology.config import Settings
 from topology.database import DatabaseAway
-from topology.resume import SUNK, resume, topic_ids
+from topology.resume import resume, topic_ids
 from topology.tables import DeadLetter, Row
 from topology.transport import SETTINGS
 from topology.writer import DatabaseSetBackError, Refused, Writer

@@ -21,7 +21,6 @@ from topology import tables
 from topology.database import AsyncConnection, DatabaseAway, connect_async
 from topology.tables import LOADS, Row
 
-UNSTORABLE: Final = "UNSTORABLE"  # dead-letter reason: the database refuses the row
 FIRST_WAIT_S: Final = 0.1  # for a database that is away; doubled each time
 LONGEST_WAIT_S: Final = 10.0
 
@@ -173,7 +172,7 @@ class Writer:
         if error is None:
             return []
         if len(rows) == 1:
-            return [(rows[0], UNSTORABLE, str(error).partition("\n")[0])]
+            return [(rows[0], flags.UNSTORABLE, str(error).partition("\n")[0])]
         half = len(rows) // 2
         first = await self._isolate(connection, rows[:half])
         return first + await self._isolate(connection, rows[half:])

@@ -26,7 +26,7 @@ from schemas.instrument import ConfigError
 from schemas.record import Best, Candle, Clock, Gap, Quote, Status, Trade
 from topology import database, tables
 from topology.tables import DeadLetter
-from topology.writer import UNSTORABLE, DatabaseSetBackError, Offsets, Refused, Writer
+from topology.writer import DatabaseSetBackError, Offsets, Refused, Writer
 
 pytestmark = pytest.mark.integration
 
@@ -341,7 +341,7 @@ def test_a_row_that_cannot_be_stored_is_handed_out_and_the_rest_goes_in(
     batch[31] = (msgspec.structs.replace(bad, ts_event=NOON + 1), 31)
     refused = refusing(dsn, run_name, batch)
     assert [record for record, _, _ in refused] == [bad, batch[31][0]]
-    assert {reason for _, reason, _ in refused} == {UNSTORABLE}
+    assert {reason for _, reason, _ in refused} == {flags.UNSTORABLE}
     assert all(says in error for _, _, error in refused)
     stored = {row[0] for row in rows(connection, "ticks", run_name, "source_offset, run, symbol, seq")}
     assert stored == set(range(50)) - {17, 31}
