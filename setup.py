@@ -54,4 +54,5 @@ if reason:
 else:
     from mypyc.build import mypycify
 
-    setup(ext_modules=mypycify(CORE, opt_level="2"))
+    # The group is named so that the shared library lies in a package, where an editable install finds it too.
+    setup(ext_modules=mypycify(CORE, opt_level="2", group_name="topology.core"))
