@@ -216,6 +216,10 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         fetcher = consumer._fetcher
         if consumer._closed or fetcher._closed:
             raise ConsumerStoppedError
+        # Faust asks neither, and is silent for ever when one of them has failed.
+        consumer._coordinator.check_errors()
+        if fetcher.error_future.done():
+            fetcher.error_future.result()
         runs = await self._take(consumer, wanted)
         if not runs and not self._woken:
             self._waiter = fetcher._create_fetch_waiter()
@@ -319,15 +323,14 @@ class Consumer(driver.Consumer):
 
     async def _drain_messages(self, fetcher: Any) -> None:
         while not (self.should_stop or fetcher.should_stop):
-            await self.can_resume_flow.wait()
             self._asked = {
                 tp
                 for tp in self._get_active_partitions()
-                if (acks := self.spans.get(tp)) is not None and not acks.is_full()
+                if self.flow_active and (acks := self.spans.get(tp)) is not None and not acks.is_full()
             }
             try:
                 runs = await self._thread.fetch(frozenset(self._asked))
-            except self.consumer_stopped_errors:
+            except (ConsumerStoppedError, asyncio.CancelledError):
                 if self.app.should_stop:
                     return
                 raise
@@ -389,6 +392,16 @@ class Consumer(driver.Consumer):
         tps = set(tps)
         super().resume_partitions(tps)
         self._thread.pause({tp for tp in tps if self._is_changelog_tp(tp)}, paused=False)
+
+    def resume_flow(self) -> None:
+        """Go on after a rebalance."""
+        super().resume_flow()
+        self._thread.wake()
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Faust's watch for partitions that stand still; changelogs that are paused do so rightly."""
+        if not self._is_changelog_tp(tp):
+            super().verify_event_path(now, tp)
 
     async def _seek(self, partition: TP, offset: int) -> None:
         await self._thread.seek_wait({partition: offset})
