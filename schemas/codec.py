@@ -20,7 +20,7 @@ from fastavro.schema import fingerprint, to_parsing_canonical_form
 from schemas import avro, flags
 from schemas.record import RECORDS, Quote, Record, Rejected, Trade
 
-HERE = Path(__file__).parent
+HERE = Path(flags.__file__).parent  # our own __file__ is not where we are, once compiled
 SINGLE_OBJECT = b"\xc3\x01"
 KINDS: dict[Any, int] = {"long": avro.LONG, "string": avro.STRING}
 
