@@ -107,10 +107,11 @@ STEPS = (
     31 * SECOND,
     MINUTE,
     6 * MINUTE,
+    10 * MINUTE,
     10 * MINUTE + 1,
     HOUR,
 )
-STEP_WEIGHTS = (8, 10, 20, 30, 20, 12, 3, 3, 3, 3, 2, 1, 1, 0.3)
+STEP_WEIGHTS = (8, 10, 20, 30, 20, 12, 3, 3, 3, 3, 2, 1, 0.5, 0.5, 0.3)
 LATENESS = (1_000_000, SECOND, 2 * SECOND, 3 * SECOND, 40 * SECOND, 70 * SECOND, 9 * MINUTE, 15 * MINUTE)
 SIZES = (12, 19, 21, 30, 60, 150, 900, 12_000)  # of spikes and jumps, in price units
 STARTS = (
@@ -319,6 +320,8 @@ def _tick(market: _Market, act: Act, symbol: str, source: str) -> Tick:
     if act.kind == "decimal":
         price = price * 10 if act.a < 50 else (price * 100 if act.a < 70 else price // 10)
     price = max(price, 1100)
+    if act.kind == "decimal" and act.a >= 90 and sent:
+        return _edge_of_decimal(market, act, sent[-1])
     seq = market.seq.get(pair, 0) + 1
     if act.kind == "hole":
         seq += act.a % 4
@@ -326,6 +329,16 @@ def _tick(market: _Market, act: Act, symbol: str, source: str) -> Tick:
         seq = max(seq - act.a % 4, 0)
     market.seq[pair] = max(market.seq.get(pair, 0), seq)
     return _misbehave(market, act, _plain(market, act, symbol, source, price, seq))
+
+
+def _edge_of_decimal(market: _Market, act: Act, last: Tick) -> Tick:
+    """Ten times the last price and five per cent, the most that is still a decimal shift, or one unit more."""
+    prices = [last.bid, last.ask] if isinstance(last, Quote) else [last.price]
+    shifted = [price * 10 + price // 2 + act.b % 2 for price in prices]
+    now = {"ts_event": market.now, "ts_recv": market.now, "id": ""}
+    if isinstance(last, Quote):
+        return changed(last, bid=shifted[0], ask=shifted[1], **now)
+    return changed(last, price=shifted[0], **now)
 
 
 def _plain(market: _Market, act: Act, symbol: str, source: str, price: int, seq: int) -> Tick:
@@ -379,6 +392,8 @@ def _break(tick: Tick, a: int) -> Tick:
             {"size": -1},
             {"price": 999},
             {"price": 50_000_001},
+            {"price": 50_000_000},
+            {"price": 1000},
         ]
     else:
         fields = [
@@ -391,6 +406,8 @@ def _break(tick: Tick, a: int) -> Tick:
             {"ask": 50_000_001},
             {"ask": 999, "bid": 0},
             {"bid": 50_000_001, "ask": 0},
+            {"bid": 50_000_000, "ask": 0},
+            {"bid": 0, "ask": 1000},
         ]
     return changed(tick, **fields[a % len(fields)])
 

@@ -128,7 +128,8 @@ def test_a_source_whose_ticks_are_all_refused_changes_nothing_of_the_others(
         if now and data.draw(st.booleans()):
             mixed.append(Piped(data.draw(refusals(now)), max(now, piped.append)))
     known = market.instruments_of(setup)
-    alone, beside = (values(outputs_of(product(each, known))) for each in (log, mixed))
+    end = Piped(clock(now + MINUTE), now + MINUTE)  # what is due already comes out of both
+    alone, beside = (values(outputs_of(product([*each, end], known))) for each in (log, mixed))
     for (topic, symbol), records in beside.items():
         others = [record for record in records if source_of(record) != "bad"]
         assert others == alone.get((topic, symbol), [])
