@@ -36,6 +36,7 @@ from schemas.instrument import ConfigError, Instrument
 from topology import admin, database, import_summary
 from topology.config import Settings
 
+NAMES: Final = ("worker", "sink")  # the commands, in the order of admin.groups
 LOOK_EVERY_S: Final = 1.0  # at the groups and processes
 STUCK_S: Final = 120.0
 STOP_LIMIT_S: Final = 30.0
@@ -191,14 +192,18 @@ class Import:
             settings = self._settings = msgspec.structs.replace(
                 given, broker=given.broker or started.broker, database=given.database or started.database
             )
-            admin.create_topics(settings.broker, settings.run)
+            made = admin.create_topics(settings.broker, settings.run)
             database.migrate(settings.database, status.update)
             stack.callback(self._end)
-            self._start_missing(admin.groups(admin.connect(settings.broker), settings.run))
+            if made:  # nobody can be at work in it yet
+                groups = [admin.Group(name, "dead", 0, {}) for name in NAMES]
+            else:
+                groups = admin.groups(admin.connect(settings.broker), settings.run)
+            self._start_missing(groups)
 
     def _start_missing(self, groups: Sequence[admin.Group]) -> None:
         """Start a worker and a sink where nobody does their work. Looked at again later: one may be ending."""
-        for name, group in zip(("worker", "sink"), groups, strict=True):
+        for name, group in zip(NAMES, groups, strict=True):
             if not group.members and name not in self._processes:
                 self._processes[name] = self._process(name)
 

@@ -66,7 +66,7 @@ class LogReader:
         left = {number for number in until if until[number] > since[number]}
         self._consumer.assign([TopicPartition(topic, number, since[number]) for number in sorted(left)])
         while left:
-            for message in self._consumer.consume(5000, timeout=1.0):
+            for message in self._consumer.consume(5000, timeout=0.1):
                 error, number, offset = message.error(), message.partition() or 0, message.offset() or 0
                 if error is None and offset < until[number]:
                     yield message

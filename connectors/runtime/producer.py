@@ -54,8 +54,7 @@ class RawProducer:
             "queue.buffering.max.kbytes": QUEUE_KB,
             "delivery.report.only.error": True,
             "on_delivery": self._on_delivery,
-            "error_cb": self._on_error,
-            "log_level": 0,  # what matters arrives at error_cb
+            "log_level": 0,  # what matters is raised or reported
         }
         self._producer = Producer(settings)
         self.partitions = self._count_partitions()
@@ -84,12 +83,12 @@ class RawProducer:
     def poll(self) -> None:
         """Let failures be known. Raises ProducerError."""
         self._until_poll = POLL_EVERY
-        self._producer.poll(0)
+        self._ask(lambda: self._producer.poll(0))
         self._check()
 
     def flush(self) -> None:
         """Wait until Kafka has everything. Raises ProducerError."""
-        self._wait(lambda: self._producer.flush(0.5) == 0)
+        self._wait(lambda: self._ask(lambda: self._producer.flush(0.5)) == 0)
 
     def abandon(self) -> None:
         """Forget what is not sent yet. What is under way may still arrive: all of it, or its beginning."""
@@ -106,7 +105,7 @@ class RawProducer:
         try:
             self._producer.produce(topic, value, key, partition, headers=list(headers) if headers else None)
         except BufferError:
-            self._producer.poll(0.05)
+            self._ask(lambda: self._producer.poll(0.05))
             return False
         except KafkaException as error:
             raise ProducerError(f"Kafka at {self._broker} refused a record: {error.args[0].str()}") from error
@@ -128,6 +127,16 @@ class RawProducer:
                 )
         self._check()
 
+    def _ask(self, call: Callable[[], int]) -> int:
+        """Let the client work. It raises its fatal errors here, also in the middle of a callback of ours."""
+        try:
+            return call()
+        except (KafkaException, SystemError) as error:
+            cause = error.__cause__ if isinstance(error, SystemError) else error
+            text = cause.args[0].str() if isinstance(cause, KafkaException) else str(error)
+            self._failure = self._failure or f"Kafka at {self._broker} did not take a record: {text}"
+            raise ProducerError(self._failure) from error
+
     def _check(self) -> None:
         if self._failure:
             raise ProducerError(self._failure)
@@ -135,10 +144,6 @@ class RawProducer:
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
         if error is not None and error.code() != KafkaError._PURGE_QUEUE:
             self._failure = self._failure or f"a record for {message.topic()} was not delivered: {error.str()}"
-
-    def _on_error(self, error: KafkaError) -> None:
-        if error.fatal():
-            self._failure = self._failure or f"Kafka at {self._broker}: {error.str()}"
 
     def _count_partitions(self) -> int:
         try:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections import Counter
 from pathlib import Path
 
 import psycopg
@@ -20,7 +19,6 @@ from deploy.local import Stack
 from schemas import topics
 from schemas.codec import Codec
 from schemas.instrument import ConfigError, load
-from schemas.record import Candle, Gap, Status
 from topology import importing
 from topology.config import Settings
 from topology.driver import TopologyDriver
@@ -143,11 +141,10 @@ def test_what_is_stored_is_what_the_topology_makes_of_the_files(stack, undisturb
     run, _ = undisturbed
     expected: dict[str, dict[bytes, bytes]] = {topic.name: {} for topic in FINAL}
     with LogReader(stack.broker) as log:
-        drivers: dict[int, TopologyDriver] = {}
+        drivers = {number: TopologyDriver(INSTRUMENTS) for number in range(topics.PARTITIONS)}
         for message in log.whole(topics.named(topics.RAW.name, run)):
-            driver = drivers.setdefault(message.partition(), TopologyDriver(INSTRUMENTS))
             append = message.timestamp()[1] * 1_000_000
-            driver.pipe(CODEC.decode(message.value()), append, message.offset())
+            drivers[message.partition()].pipe(CODEC.decode(message.value()), append, message.offset())
     for driver in drivers.values():
         for topic in FINAL:
             expected[topic.name].update({output.key: output.value for output in driver.read(topic)})
@@ -289,9 +286,3 @@ def test_the_reason_of_an_end_is_the_last_error_of_the_log():
     assert importing.why(log) == "[..] [ERROR] no such topic: make it"
     assert importing.why("one\ntwo\n\n") == "two"
     assert importing.why("") == "it said nothing"
-
-
-def test_records_that_the_summary_reads_are_those_that_it_needs():
-    """It counts by record, so a topic that changes its record must change the summary."""
-    assert [topics.OUTPUT_OF[kind] for kind in (Candle, Status, Gap)] == [topics.CANDLE, topics.STATUS, topics.GAP]
-    assert Counter({"a": 1})["b"] == 0
