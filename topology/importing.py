@@ -31,8 +31,8 @@ from connectors.runtime.history import History
 from connectors.runtime.producer import RawProducer
 from deploy import local
 from schemas import instrument
-from schemas.codec import Codec
 from schemas.instrument import ConfigError, Instrument
+from schemas.registry import codec_for
 from topology import admin, database, import_summary
 from topology.config import Settings
 
@@ -156,7 +156,7 @@ class Import:
         self._instruments = instruments
         self._files = files
         self._unreadable = unreadable
-        self._codec = Codec()
+        self._codec = codec_for(settings.schema_registry_url)
         self._folder = settings.state / "runs" / settings.run
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._looked = 0.0
