@@ -154,12 +154,14 @@ def _offset(_: Any, offset: int) -> int:
 
 
 def _candle_rank(candle: Candle, offset: int) -> tuple[bool, bool, int, int]:
-    """Final beats provisional, then the better coverage, then the higher revision, then the later."""
-    return candle.revision >= 0, not candle.flags & flags.PARTIAL, candle.revision, offset
+    """Final beats provisional; of finals the better coverage, then the higher revision; then the later."""
+    final = candle.revision >= 0
+    return final, final and not candle.flags & flags.PARTIAL, candle.revision, offset
 
 
 def _candle_rank_sql(row: str) -> str:
-    return f"({row}.revision >= 0, {row}.flags & {flags.PARTIAL} = 0, {row}.revision, {row}.source_offset)"
+    final = f"{row}.revision >= 0"
+    return f"({final}, {final} AND {row}.flags & {flags.PARTIAL} = 0, {row}.revision, {row}.source_offset)"
 
 
 _TIMES: Final = {

@@ -66,6 +66,8 @@ def fire(symbol: Symbol, series: Series) -> list[Candle]:
 
 def write(symbol: Symbol, series: Series, minute: Minute, revision: int) -> Candle:
     """The row of a minute as it is now."""
+    if revision == 0:
+        minute.partial = is_partial(symbol.sources.get(series.name), minute.start)
     minute.revision, minute.changed = revision, False
     row = row_of(symbol, series, minute)
     if minute.replaced is not None:
@@ -88,7 +90,7 @@ def row_of(symbol: Symbol, series: Series, minute: Minute) -> Candle:
         volume=sum(trade[4] for trade in trades),
         ticks=len(quotes),
         trades=len(trades),
-        flags=flags.PARTIAL if is_partial(symbol.sources.get(series.name), minute.start) else 0,
+        flags=flags.PARTIAL if lacks_coverage(symbol, series, minute) else 0,
         **values,
     )
 
@@ -107,6 +109,11 @@ def is_partial(source: Source | None, start: int) -> bool:
         return False
     gaps = [gap for gap in source.gaps[-16:] if gap[0] < start + MINUTE and (gap[1] == 0 or gap[1] > start)]
     return bool(gaps) or source.first_recv > start
+
+
+def lacks_coverage(symbol: Symbol, series: Series, minute: Minute) -> bool:
+    """What the row says: of a final minute what was so when it became final."""
+    return minute.partial if minute.revision >= 0 else is_partial(symbol.sources.get(series.name), minute.start)
 
 
 def fold(replaced: Candle, late: Candle, revision: int) -> Candle:
@@ -140,7 +147,7 @@ def backfill(symbol: Symbol, candle: Candle) -> list[Candle]:
             minute = open_minute(symbol, series, candle.start)
             minute.revision, minute.replaced = 0, row
         return [row]
-    if minute.replaced is not None or not is_partial(symbol.sources.get(candle.source), candle.start):
+    if minute.replaced is not None or not lacks_coverage(symbol, series, minute):
         series.dropped += 1
         return []
     values["revision"] = minute.revision + 1

@@ -117,6 +117,7 @@ class Minute:
     revision: int = -1  # of the last final row; -1: not final yet
     changed: bool = False  # since its last provisional row
     replaced: Any = None  # the candle that backfill put here
+    partial: bool = False  # settled when it becomes final
 
 
 @dataclass

@@ -241,6 +241,7 @@ def test_of_two_rows_of_one_input_the_later_stays(connection: database.Connectio
     [
         ((0, flags.PARTIAL, 1), (-1, 0, 9)),  # final, though partial, beats provisional
         ((0, 0, 1), (3, flags.PARTIAL, 9)),  # complete beats partial
+        ((-1, flags.PARTIAL, 9), (-1, 0, 8)),  # while provisional the later, whatever its coverage
         ((2, 0, 1), (1, 0, 9)),  # the higher revision
         ((1, 0, 9), (1, flags.BACKFILL, 8)),  # the later
     ],

@@ -34,6 +34,7 @@ class Minute:
         self.revision: i64 = -1
         self.changed = False  # since the last provisional row
         self.backfilled = False
+        self.partial = False  # settled when it becomes final
         self.ticks: i64 = 0
         self.trades: i64 = 0
         self.volume: i64 = 0
@@ -189,6 +190,7 @@ def _finish(state: Candles, until: i64, rows: list[Candle]) -> None:
             if end <= until:
                 minute.revision = 0
                 minute.changed = False
+                minute.partial = _is_partial(state, minute.start)
                 rows.append(_row(state, minute, 0))
             elif state.pending_end == NEVER:
                 state.pending_end = end
@@ -215,7 +217,8 @@ def replace(state: Candles, now: i64, candle: Candle) -> Candle | None:
         return _fetched(candle, 0)
     minute = _minute(state, now, start)
     if minute.ticks or minute.trades:
-        if minute.backfilled or not _is_partial(state, start):
+        partial = minute.partial if minute.revision >= 0 else _is_partial(state, start)
+        if minute.backfilled or not partial:
             return None
     elif minute.backfilled:
         return None
@@ -246,7 +249,7 @@ def _is_partial(state: Candles, start: i64) -> bool:
 
 def _row(state: Candles, m: Minute, revision: i64) -> Candle:
     marks: i64 = flags.BACKFILL if m.backfilled else 0
-    if not m.backfilled and _is_partial(state, m.start):
+    if not m.backfilled and (m.partial if revision >= 0 else _is_partial(state, m.start)):
         marks = flags.PARTIAL
     return Candle(
         state.symbol, state.source, m.start, revision,
@@ -268,7 +271,7 @@ def dump(state: Candles) -> list[Any]:
 
 def _minute_dump(m: Minute) -> list[Any]:
     return [
-        *(m.start, m.revision, m.changed, m.backfilled, m.ticks, m.trades, m.volume),
+        *(m.start, m.revision, m.changed, m.backfilled, m.partial, m.ticks, m.trades, m.volume),
         *(m.bid_open, m.bid_high, m.bid_low, m.bid_close, m.ask_open, m.ask_high, m.ask_low, m.ask_close),
         *(m.mid_open, m.mid_high, m.mid_low, m.mid_close, m.open, m.high, m.low, m.close),
         *(m.quote_first, m.quote_last, m.trade_first, m.trade_last),
@@ -279,12 +282,12 @@ def load(state: Candles, data: list[Any]) -> None:
     """Take over what dump() gave."""
     for each in data[0]:
         m = Minute(each[0])
-        m.revision, m.changed, m.backfilled, m.ticks, m.trades, m.volume = each[1:7]
-        m.bid_open, m.bid_high, m.bid_low, m.bid_close = each[7:11]
-        m.ask_open, m.ask_high, m.ask_low, m.ask_close = each[11:15]
-        m.mid_open, m.mid_high, m.mid_low, m.mid_close = each[15:19]
-        m.open, m.high, m.low, m.close = each[19:23]
-        for name, key in zip(_KEYS, each[23:], strict=True):
+        m.revision, m.changed, m.backfilled, m.partial, m.ticks, m.trades, m.volume = each[1:8]
+        m.bid_open, m.bid_high, m.bid_low, m.bid_close = each[8:12]
+        m.ask_open, m.ask_high, m.ask_low, m.ask_close = each[12:16]
+        m.mid_open, m.mid_high, m.mid_low, m.mid_close = each[16:20]
+        m.open, m.high, m.low, m.close = each[20:24]
+        for name, key in zip(_KEYS, each[24:], strict=True):
             setattr(m, name, tuple(key))
         state.minutes.append(m)
     state.watermark, state.first, state.pending_end, state.provisional_at = data[1:]
