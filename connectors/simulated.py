@@ -451,7 +451,7 @@ class Feed:
         """
         restless = {pair.symbol for pair in self._pairs if not pair.away and not pair.settled}
         if self._outage is not None:
-            restless |= {p.market.symbol for p in self._prices if p.jumped_ns > self._outage.began_ns}
+            restless |= {p.market.symbol for p in self._prices if p.jumped_ns >= self._outage.began_ns}
         return [
             pair for pair in self._pairs if pair.settled and pair.symbol not in restless and pair not in self._reserved
         ]

@@ -1,6 +1,7 @@
 """The demo: the pipeline held against what the feed injected, under the test driver and once for real."""
 
 import re
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -173,7 +174,9 @@ def test_percentiles_of_latency() -> None:
 
 def run_for(environment: dict[str, str], tmp_path: Path, seconds: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "topology.cli", "demo", "--seconds", seconds]
-    env = {**environment, "TICKLOOM_STATE": str(tmp_path)}
+    with socket.create_server(("127.0.0.1", 0)) as probe:  # not 6066, for which other tests may compete
+        port = str(probe.getsockname()[1])
+    env = {**environment, "TICKLOOM_STATE": str(tmp_path), "TICKLOOM_WEB_PORT": port}
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
 
 
