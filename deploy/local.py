@@ -351,7 +351,7 @@ def _start_kafka(home: Path, say: Callable[[str], None]) -> None:
     if not (data / "meta.properties").exists():
         say("laying out Kafka's data directory ...")
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        options = ["--cluster-id", cluster, "--config", str(settings), "--ignore-formatted"]
+        options = [f"--cluster-id={cluster}", "--config", str(settings), "--ignore-formatted"]
         _run([*java, "kafka.tools.StorageTool", "format", *options], "Kafka's format")
     say(f"starting Apache Kafka {KAFKA_VERSION} on 127.0.0.1:{ports['port']} ...")
     _spawn(home, "kafka", [*java, "kafka.Kafka", str(settings)], ports)

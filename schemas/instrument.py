@@ -13,6 +13,7 @@ import msgspec
 DEFAULT = Path(__file__).parent / "instruments.yaml"
 SECOND = 1_000_000_000
 I64_MAX = 2**63 - 1
+I64_DIGITS = 19
 MAX_PRICE = 10**14  # so that a hundred times a mid, and a price in basis points, fit 64 bits
 Strategy = Literal["best", "priority", "latest", "weighted", "consensus"]
 
@@ -139,17 +140,24 @@ def mantissa(text: str, scale: int) -> int:
     a price is never rounded silently.
     """
     try:
-        value = Decimal(text).scaleb(scale)
+        sign, digits, exponent = Decimal(text).as_tuple()  # exact, whatever the context's precision
     except InvalidOperation as error:
         raise ValueError(f"{text!r} is not a number") from error
-    if not value.is_finite():
+    if not isinstance(exponent, int):
         raise ValueError(f"{text!r} is not finite")
-    whole = int(value)
-    if whole != value:
-        raise ValueError(f"{text!r} is finer than {scale} decimals")
-    if not -I64_MAX <= whole <= I64_MAX:
+    whole = int("".join(map(str, digits)))
+    shift = exponent + scale
+    if whole and shift > I64_DIGITS:
         raise ValueError(f"{text!r} does not fit 64 bits at scale {scale}")
-    return whole
+    if shift < 0:
+        whole, rest = divmod(whole, 10 ** min(-shift, len(digits)))
+        if rest or (whole and -shift > len(digits)):
+            raise ValueError(f"{text!r} is finer than {scale} decimals")
+    elif whole:
+        whole *= 10**shift
+    if whole > I64_MAX:
+        raise ValueError(f"{text!r} does not fit 64 bits at scale {scale}")
+    return -whole if sign else whole
 
 
 def text(value: int, scale: int) -> str:

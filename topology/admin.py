@@ -45,6 +45,8 @@ PASSING: Final = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError._TIMED_OUT,
 )
 #: What the sink reads.
 SUNK: Final = (TICK, BEST, CANDLE, GAP, STATUS, DEAD_LETTER)
@@ -406,7 +408,7 @@ def _delete(admin: AdminClient, name: str) -> str:
 def _describe(admin: AdminClient, group: str) -> Any:
     """The group as Kafka describes it; None where there is none."""
     try:
-        return _patiently(lambda: _done(admin.describe_consumer_groups([group])[group]))
+        return _patiently(lambda: _done(admin.describe_consumer_groups([group], request_timeout=ANSWER_S)[group]))
     except KafkaException as error:
         if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
             return None

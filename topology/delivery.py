@@ -12,9 +12,11 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from schemas.topics import TOPICS, named
 from topology.task import Produced, Task
@@ -132,14 +134,29 @@ class Lane:
     async def _produce(self, topic: str, records: list[Produced]) -> list[asyncio.Future[Any]]:
         """Hand records to the producer in as few batches as fit; their delivery is to be awaited."""
         futures = []
-        batch = self._producer.create_batch()
-        for key, value, headers in records:
-            if batch.append(timestamp=None, key=key, value=value, headers=headers) is None:
-                futures.append(await self._producer.send_batch(batch, topic, partition=self.task.number))
-                batch = self._producer.create_batch()
-                batch.append(timestamp=None, key=key, value=value, headers=headers)
-        futures.append(await self._producer.send_batch(batch, topic, partition=self.task.number))
+        start = 0
+        while start < len(records):
+            batch = self._producer.create_batch()
+            start += _fill(batch, records, start)
+            futures.append(await self._producer.send_batch(batch, topic, partition=self.task.number))
         return futures
+
+
+def _fill(batch: BatchBuilder, records: list[Produced], start: int) -> int:
+    """Put as many records into a batch as fit, at least one; say how many.
+
+    Straight into aiokafka's own encoder: its `append` costs as much again for each record.
+    """
+    append = batch._builder.append
+    now = int(time.time() * 1000)
+    number = 0
+    for key, value, headers in islice(records, start, None):
+        if append(number, now, key, value, headers) is None:
+            break
+        number += 1
+    batch._relative_offset = number
+    batch.close()
+    return number
 
 
 def _is_delivered(future: "asyncio.Future[Any]") -> bool:

@@ -213,9 +213,7 @@ def test_servers_of_the_user_are_returned_and_nothing_is_started(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_the_half_that_the_user_does_not_have_is_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_half_that_the_user_does_not_have_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TICKLOOM_BROKER", "kafka.example:9092")
     try:
         stack = local.start(tmp_path)
@@ -226,9 +224,7 @@ def test_only_the_half_that_the_user_does_not_have_is_started(
         local.clean(tmp_path)
 
 
-def test_the_state_directory_comes_from_the_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_state_directory_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TICKLOOM_BROKER", "kafka.example:9092")
     monkeypatch.setenv("TICKLOOM_STATE", str(tmp_path / "state"))
     stack = local.status()
@@ -255,9 +251,7 @@ def test_a_server_that_dies_at_its_start_leaves_its_reason_and_its_log(tmp_path:
     assert local.status(tmp_path) is None
 
 
-def test_a_full_disk_is_told_before_anything_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=3_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(local.LocalStackError, match="3 MB of disk left"):

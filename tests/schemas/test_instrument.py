@@ -18,6 +18,13 @@ def test_a_price_survives_the_way_to_text_and_back(value: int, scale: int) -> No
 
 
 @pytest.mark.parametrize(
+    ("price", "scale", "value"), [("1.2e1", 0, 12), ("-0.50", 1, -5), ("0e999999999", 2, 0), ("1.0000000", 2, 100)]
+)
+def test_a_price_may_be_written_in_any_way(price: str, scale: int, value: int) -> None:
+    assert mantissa(price, scale) == value
+
+
+@pytest.mark.parametrize(
     ("price", "scale", "complaint"),
     [
         ("1.091234", 5, "finer than 5 decimals"),
@@ -26,6 +33,9 @@ def test_a_price_survives_the_way_to_text_and_back(value: int, scale: int) -> No
         ("1,09", 5, "not a number"),
         ("", 5, "not a number"),
         ("99999999999999", 9, "64 bits"),
+        ("1e999999999", 0, "64 bits"),
+        ("1e-999999999", 5, "finer"),
+        ("1." + 31 * "0" + "1", 5, "finer"),
     ],
 )
 def test_a_price_is_never_rounded_nor_guessed(price: str, scale: int, complaint: str) -> None:
