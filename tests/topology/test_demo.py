@@ -77,14 +77,14 @@ def test_brokers_fall_silent_one_after_the_other(played: Played) -> None:
     assert played.expected.total(Label.HEARTBEAT) == 0  # a link is not counted among the ticks
 
 
-@pytest.mark.parametrize("seed", range(100, 104))
+@pytest.mark.parametrize("seed", range(100, 102))
 def test_every_kind_of_fault_occurs_in_the_shortest_demo(tmp_path: Path, seed: int) -> None:
     rows = play(Feed(seed, START, START + SHORTEST_S * SECOND), tmp_path).rows()
     assert [what for what, row in rows.items() if not row.ok] == []
     assert {what for what, row in rows.items() if not row.expected} == {"nothing else", "records nobody can read"}
 
 
-@pytest.mark.parametrize("seed", range(2, 6))
+@pytest.mark.parametrize("seed", range(2, 5))
 def test_the_outcome_is_certain_for_any_seed_minute_and_moment_of_ctrl_c(tmp_path: Path, seed: int) -> None:
     feed = Feed(seed, START + seed * 13 * SECOND)
     rows = play(feed, tmp_path, stop_after=seed * 4_321).rows()
