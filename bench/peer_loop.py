@@ -5,6 +5,7 @@ offsets, which the client commits every 5 s on its own.
 """
 
 import os
+import signal
 import sys
 
 from confluent_kafka import Consumer, Producer
@@ -13,7 +14,7 @@ from bench.avro import recode
 
 
 def run(broker: str, topic: str, output: str, group: str, records: int) -> None:
-    """Copy so many records, then commit and end."""
+    """Copy so many records and commit; then wait to be stopped, so that what was used can be read."""
     consumer = Consumer({"bootstrap.servers": broker, "group.id": group, "auto.offset.reset": "earliest"})
     producer = Producer(
         {
@@ -42,6 +43,7 @@ def run(broker: str, topic: str, output: str, group: str, records: int) -> None:
     producer.flush()
     consumer.commit(asynchronous=False)
     consumer.close()
+    signal.pause()
 
 
 if __name__ == "__main__":
