@@ -124,7 +124,7 @@ class Seen:
         for name in flags.names(tick.flags) if tick.flags else ():
             self.flagged[name, *key] += 1
         if tick.flags & flags.RELEASED:
-            what = f"{tick.source} jumped and was held, then others followed: released"
+            what = f"{tick.source} jumped, was held, then confirmed"
             self._tell(now_ns, what, tick.symbol)
         newest = self._newest.get(key, 0)
         self.reordered[key] += tick.ts_event < newest

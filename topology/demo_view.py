@@ -188,7 +188,7 @@ def _faults(rows: list[Row]) -> Table:
 
 def _news(seen: Seen, room: int) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column("just now", no_wrap=True)
+    table.add_column("just now", no_wrap=True, min_width=8)
     table.add_column("", no_wrap=True)
     for happening in list(seen.happenings)[:-room:-1]:
         at = datetime.fromtimestamp(happening.at_ns / SECOND, UTC).astimezone()
