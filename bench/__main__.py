@@ -1,6 +1,7 @@
 """`python -m bench`: measure everything on a Kafka of its own, write results.json and the tables of README.md."""
 
 import gc
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -31,6 +32,7 @@ MEASUREMENTS = ("throughput", "latency", "state")
 )
 def main(only: tuple[str, ...], quick: bool, runs: int, directory: Path | None) -> None:
     """Measure tickloom on a real Kafka, beside stock Faust and a bare loop. Takes about fifteen minutes."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     console = Console(width=None if sys.stdout.isatty() else 160)
     if not Path("/proc/self/status").exists():
         raise click.ClickException("the bench reads CPU time and memory from /proc, so it needs Linux")
