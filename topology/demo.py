@@ -134,8 +134,9 @@ def _prepare(undo: Undo, console: Console, seconds: float | None) -> Demo:
         say(f"{len(topics)} topics of run {run}; {found[-1].removeprefix('database: ')}")
     with _step(console, "Worker and sink") as say:
         demo.settings = msgspec.structs.replace(demo.settings, web_port=config.web_port(given))
+        undo.callback(_stop, demo)
         for name in ("worker", "sink"):
-            _start(undo, demo, name)
+            _start(demo, name)
         _await_ready(demo, client)
         say(f"web views at {web_address(demo.settings)}")
     return demo
@@ -179,7 +180,7 @@ def _step(console: Console, what: str) -> Iterator[Callable[[str], None]]:
     console.print(f"[green]✓[/] [bold]{what}[/]: {last} {took}", highlight=False, soft_wrap=True)
 
 
-def _start(undo: Undo, demo: Demo, name: str) -> None:
+def _start(demo: Demo, name: str) -> None:
     """Start a worker or sink as a user would, in a session of its own: Ctrl-C is for the demo."""
     settings = demo.settings if name == "worker" else msgspec.structs.replace(demo.settings, web_port=0)
     with demo.log(name).open("wb") as log:
@@ -191,16 +192,19 @@ def _start(undo: Undo, demo: Demo, name: str) -> None:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    undo.callback(_stop, demo.processes[name])
 
 
-def _stop(process: "subprocess.Popen[bytes]") -> None:
-    process.terminate()
-    try:
-        process.wait(STOP_LIMIT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def _stop(demo: Demo) -> None:
+    """Stop worker and sink, both at once."""
+    limit = time.monotonic() + STOP_LIMIT_S
+    for process in demo.processes.values():
+        process.terminate()
+    for process in demo.processes.values():
+        try:
+            process.wait(max(0.0, limit - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _await_ready(demo: Demo, client: Any) -> None:
@@ -226,7 +230,8 @@ def _is_ready(demo: Demo) -> bool:
 
 def _remove_folder(demo: Demo, error: type[BaseException] | None, *_: object) -> None:
     """Remove instruments, state and logs; not where there is reason to look at the logs."""
-    if demo.agreed and error in (None, KeyboardInterrupt):
+    nothing_to_look_at = demo.agreed and error in (None, KeyboardInterrupt)
+    if nothing_to_look_at or not demo.processes:
         shutil.rmtree(demo.folder)
 
 

@@ -147,6 +147,7 @@ def _read(demo: Demo) -> None:
     """Read every output topic from its beginning to the ends that `_settle` names."""
     codec = Codec()
     kinds = {topics.named(topic.name, demo.settings.run): topic for topic in OUTPUTS}
+    said: list[KafkaError] = []
     consumer = Consumer(
         {
             "bootstrap.servers": demo.settings.broker,
@@ -154,6 +155,8 @@ def _read(demo: Demo) -> None:
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "isolation.level": "read_committed",
+            "error_cb": said.append,
+            "log_level": 0,  # it would print a line for each of its attempts to connect
         }
     )
     found = consumer.list_topics(timeout=10).topics
@@ -163,6 +166,8 @@ def _read(demo: Demo) -> None:
         while not demo.over.is_set() and not (demo.ends and positions == positions | demo.ends):
             first = consumer.poll(0.1)
             messages = [first, *consumer.consume(1000, timeout=0)] if first is not None else []
+            if any(error.code() == KafkaError._ALL_BROKERS_DOWN for error in said):
+                raise DemoError(f"Kafka at {demo.settings.broker} is gone")
             now_ns = time.time_ns()
             with demo.lock:
                 for message in messages:
