@@ -16,11 +16,12 @@ from connectors.simulated import BROKERS, MARKETS, Market
 from schemas import instrument
 from schemas.record import Best
 from topology.demo_expected import Expected
-from topology.demo_report import Row, reported
+from topology.demo_report import Row, progress
 from topology.demo_seen import Happening, Seen
 
 SECOND = 1_000_000_000
 WIDE = 112  # columns from which status is said in words, and faults and news are beside each other
+WIDER = 124  # and from which each symbol has its refused ticks and open gaps
 AROUND = 17  # lines of the picture besides faults and news
 DIFFERENCES_SHOWN = 5
 
@@ -52,7 +53,7 @@ class Frame(msgspec.Struct):
 def picture(frame: Frame) -> RenderableType:
     """Everything at once, as wide and as high as the terminal allows."""
     room = max(3, frame.height - AROUND - len(frame.notes))
-    rows = [row for row in reported(frame.expected, frame.seen)[1:] if row.expected or row.reported]
+    rows = [row for row in progress(frame.expected, frame.seen)[1:] if row.expected or row.reported]
     if frame.width >= WIDE:
         grid = Table.grid(padding=(0, 4, 0, 0))
         grid.add_row(_faults(rows[: room - 1]), _news(frame.seen, room))
@@ -100,8 +101,9 @@ def summary(rows: list[Row], seen: Seen, elapsed_s: float) -> RenderableType:
         )
     )
     wrong = sum(not row.ok for row in rows)
-    verdict = f"{wrong} of {len(rows)} lines differ" if wrong else f"all {len(rows)} lines agree"
-    parts.append(Text(f"  {verdict}, for every source of every symbol", "bold red" if wrong else "bold green"))
+    agree = f"  all {len(rows)} lines agree, for every source of every symbol"
+    differ = f"  {wrong} of {len(rows)} lines differ"
+    parts.append(Text(differ, "bold red") if wrong else Text(agree, "bold green"))
     return Group(*parts)
 
 
@@ -131,6 +133,9 @@ def _prices(frame: Frame) -> Table:
     table.add_column("spread", justify="right", min_width=7, no_wrap=True)
     table.add_column("state", min_width=14, no_wrap=True)
     table.add_column("ticks/s", justify="right", no_wrap=True)
+    if frame.width >= WIDER:
+        table.add_column("refused", justify="right", no_wrap=True)
+        table.add_column("gaps", justify="right", no_wrap=True)
     if frame.width >= WIDE:
         for broker in BROKERS:
             table.add_column(broker.name, justify="center", min_width=6, no_wrap=True)
@@ -143,11 +148,14 @@ def _prices(frame: Frame) -> Table:
 
 def _price_row(frame: Frame, market: Market) -> list[RenderableType]:
     best = frame.seen.best.get(market.symbol)
-    rate = f"{frame.seen.rate(market.symbol, frame.now_ns):.0f}"
+    flow = [f"{frame.seen.rate(market.symbol, frame.now_ns):.0f}"]
+    if frame.width >= WIDER:
+        refused = sum(n for (_, symbol, _), n in frame.seen.refused.items() if symbol == market.symbol)
+        flow += [f"{refused:,}", str(sum(gap.symbol == market.symbol for gap in frame.seen.open_gaps()))]
     standings = _standings(frame, market.symbol)
     name = Text(market.symbol, "bold")
     if best is None or best.state == "no_source":
-        return [name, "", "", "", "", "", Text("no_source", "bold red"), rate, *standings]
+        return [name, "", "", "", "", "", Text("no_source", "bold red"), *flow, *standings]
     return [
         name,
         instrument.text(best.bid, market.price_scale),
@@ -156,7 +164,7 @@ def _price_row(frame: Frame, market: Market) -> list[RenderableType]:
         best.ask_source,
         _spread(best),
         Text(best.state, STATES.get(best.state, "bold red")),
-        rate,
+        *flow,
         *standings,
     ]
 

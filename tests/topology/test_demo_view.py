@@ -57,6 +57,11 @@ def test_the_status_of_a_source_is_a_word_or_where_there_is_no_room_a_sign() -> 
     assert "● ○ ✕ ·" in narrow
 
 
+def test_a_wide_terminal_has_room_for_the_refused_ticks_and_gaps_of_each_symbol() -> None:
+    [row] = [text for text in drawn(picture(frame(124)), 124).splitlines() if text.startswith("EURUSD")]
+    assert row.split()[8:11] == ["0", "1", "1"]  # ticks/s, refused, open gaps
+
+
 def test_what_just_happened_is_told() -> None:
     assert "EURUSD: bravo is connected but silent: gap opened" in drawn(picture(frame()))
 
