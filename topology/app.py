@@ -142,12 +142,14 @@ def run_worker(settings: Settings) -> None:
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
+    """An event loop of uvloop's, where it is installed; the consumer's thread gets one too."""
     try:
         import uvloop
     except ImportError:
-        loop = asyncio.new_event_loop()
+        pass
     else:
-        loop = uvloop.new_event_loop()
+        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     return loop
 

@@ -23,7 +23,7 @@ from topology.task import Produced, Task
 
 FLUSH_SECONDS = 1.0
 FLUSH_RECORDS = 50_000  # whichever comes first
-WAITING = 20_000  # outputs not yet handed to the producer, above which the partition is not read on
+WAITING = 5_000  # outputs not yet handed to the producer, above which the partition is not read on
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ class Lane:
         self.task.process(records)
         self._events.append(event)
         self._unflushed += len(records)
+        records.clear()  # the event waits for its ack; what it brought need not
         self._wake.set()
         while self.task.waiting > WAITING:
             self._room.clear()
