@@ -68,9 +68,9 @@ SETTINGS: Final[dict[str, Any]] = {
     "broker_max_poll_records": BATCH_RECORDS,
     "broker_request_timeout": 60.0,
     "broker_session_timeout": 6.0,  # the broker's own minimum: a killed worker's partitions stand still so long
-    "broker_heartbeat_interval": 1.5,
+    "broker_heartbeat_interval": 0.5,  # by its answer a worker learns that another has joined or left
     "broker_rebalance_timeout": 60.0,
-    "consumer_auto_offset_reset": "earliest",  # recovery seeks to before the first offset and relies on it
+    "consumer_auto_offset_reset": "earliest",  # what Faust's recovery relies on
     "consumer_max_fetch_size": 1 << 20,
     "stream_wait_empty": True,  # finish and commit the batch in hand on SIGTERM
     "table_standby_replicas": 0,
@@ -195,10 +195,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         return consumer
 
     async def fetch(self, wanted: frozenset[TP]) -> list[Run]:
-        """Called from the app's loop: runs of the wanted partitions as soon as there are any.
-
-        Empty when woken, or after IDLE_WAIT_S.
-        """
+        """Called from the app's loop: runs as soon as there are any; none when woken, or after IDLE_WAIT_S."""
         request = asyncio.run_coroutine_threadsafe(self._fetch(wanted), self.thread_loop)
         return await asyncio.wrap_future(request)
 
@@ -258,7 +255,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             if records:
                 acks.taken = records[-1].offset
             state = assignment.state_value(tp)
-            if state.has_valid_position:
+            if state is not None and state.has_valid_position:
                 runs.append(Run(tp, acks, records, state.position, state.highwater))
         return runs
 
@@ -273,18 +270,15 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         for tp in tps:
             self.consumer.spans.pop(tp, None)
         topics = [aiokafka.TopicPartition(*tp) for tp in tps]
-        committed = dict(zip(tps, await asyncio.gather(*map(consumer.committed, topics)), strict=True))
-        for topic, tp in zip(topics, tps, strict=True):
-            if committed[tp] is not None:
-                consumer.seek(topic, committed[tp])
-        unread = [topic for topic, tp in zip(topics, tps, strict=True) if committed[tp] is None]
-        if unread and self.app.conf.consumer_auto_offset_reset == "earliest":
+        offsets = await asyncio.gather(*map(consumer.committed, topics))
+        for topic, offset in zip(topics, offsets, strict=True):
+            if offset is not None:
+                consumer.seek(topic, offset)
+        if unread := [topic for topic, offset in zip(topics, offsets, strict=True) if offset is None]:
             await consumer.seek_to_beginning(*unread)
-        elif unread:
-            await consumer.seek_to_end(*unread)
         for tp in tps:
             self.consumer.spans[tp] = Acks()
-        return committed
+        return dict(zip(tps, offsets, strict=True))
 
     async def _seek_wait(self, consumer: aiokafka.AIOKafkaConsumer, partitions: Mapping[TP, int]) -> None:
         for tp in partitions:
@@ -313,7 +307,8 @@ class Consumer(driver.Consumer):
         self.spans: dict[TP, Acks] = {}
         self._asked: set[TP] = set()  # what the request that waits in the thread may take
         super().__init__(*args, **kwargs)
-        if not issubclass(self.app.conf.Stream, Stream):
+        conf = self.app.conf
+        if not issubclass(conf.Stream, Stream) or conf.consumer_auto_offset_reset != "earliest":
             raise ImproperlyConfigured("tickloom:// needs faust.App(..., **topology.transport.SETTINGS)")
 
     def _new_consumer_thread(self) -> ConsumerThread:
@@ -376,6 +371,7 @@ class Consumer(driver.Consumer):
                 await table.on_changelog_event(event)
                 events.append(event)
         table.apply_changelog_batch(events)
+        recovery._last_flush_at = monotonic()  # else it warns that nothing was applied
         offsets[run.tp] = max(seen, run.position - 1)
         # An event at an offset that recovery has seen is not applied, but makes it look whether it is done.
         end = ConsumerMessage(*run.tp, offsets[run.tp], 0.0, 0, None, None, None, None, tp=run.tp)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -24,7 +25,6 @@ from faust.transport.drivers.aiokafka import server_list
 from faust.types import TP
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from deploy.local import Stack
 from topology import transport
@@ -103,6 +103,7 @@ class Log:
 
     def __init__(self) -> None:
         self.offsets: list[int] = []
+        self.end = 0
         self.at = 0
         self.committed_offset: int | None = None
         self._max_poll_records = 3
@@ -158,11 +159,10 @@ def unconnected() -> tuple[asyncio.AbstractEventLoop, Any]:
     return loop, loop.run_until_complete(make())
 
 
-class Interleavings(RuleBasedStateMachine):
-    """Any order of fetching, handing over, processing, acking, committing, rebalancing, seeking and cutting."""
+class Story:
+    """Fetching, handing over, processing, acking, committing, rebalancing, seeking and cutting, a step at a time."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.log = Log()
         self.queue = Queue()
         self.taken: list[Run] = []  # on their way from the thread to the app
@@ -184,7 +184,7 @@ class Interleavings(RuleBasedStateMachine):
         self.thread.call_thread = lambda method, *arguments: method(*arguments)
         self.thread.commit = self._commit_reaches_the_broker
         self.append(3)
-        self.assign()
+        self.assign(0)
 
     def do(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self.loop.run_until_complete(work)
@@ -195,38 +195,30 @@ class Interleavings(RuleBasedStateMachine):
 
     async def _commit_reaches_the_broker(self, offsets: dict[TP, int]) -> bool:
         offset = offsets[SOURCE]
-        assert not self._unacked_below(offset)
+        assert not self.unacked_below(offset)
         missed = [each for each in self.log.offsets if each < offset and each not in self.processed]
         assert not missed, f"{missed} were passed and nobody processed them"
         self.log.committed_offset = offset
         return True
 
-    def _unacked_below(self, offset: int) -> list[BatchMessage]:
+    def unacked_below(self, offset: int) -> list[BatchMessage]:
         return [each for each in self.span if each not in self.acked and each.value[0].offset < offset]
 
-    @invariant()
-    def nothing_unacked_is_below_the_commit(self) -> None:
-        offset = self.consumer._new_offset(SOURCE)
-        assert offset is None or not self._unacked_below(offset)
+    def append(self, number: int) -> None:
+        self.log.offsets += range(self.log.end, self.log.end + number + 1)
+        self.log.end += number + 1
 
-    @rule(count=st.integers(1, 9))
-    def append(self, count: int) -> None:
-        begin = self.log.offsets[-1] + 1 if self.log.offsets else 0
-        self.log.offsets += range(begin, begin + count)
-
-    @rule(pick=st.integers(0, 20))
-    def compact(self, pick: int) -> None:
+    def compact(self, number: int) -> None:
         if self.log.offsets:
-            del self.log.offsets[pick % len(self.log.offsets)]
+            del self.log.offsets[number % len(self.log.offsets)]
 
-    @precondition(lambda self: self.assigned)
-    @rule()
-    def take(self) -> None:
-        self.taken += self.do(self.thread._take(self.log, frozenset([SOURCE])))
+    def take(self, _number: int) -> None:
+        if self.assigned:
+            self.taken += self.do(self.thread._take(self.log, frozenset([SOURCE])))
 
-    @precondition(lambda self: self.taken)
-    @rule()
-    def hand_over(self) -> None:
+    def hand_over(self, _number: int) -> None:
+        if not self.taken:
+            return
         before = list(self.queue)
         self.do(self.consumer._handle(self.taken.pop(0)))
         for event in self.queue[len(before) :]:
@@ -234,81 +226,95 @@ class Interleavings(RuleBasedStateMachine):
                 self.span = []  # the log was cut, and is read again
             self.span.append(event.message)
 
-    @precondition(lambda self: self.queue)
-    @rule()
-    def begin(self) -> None:
-        message = self.queue.pop(0).message
-        if self.consumer.begin(message):
-            self.hand.append(message)
+    def begin(self, _number: int) -> None:
+        if self.queue:
+            message = self.queue.pop(0).message
+            if self.consumer.begin(message):
+                assert message in self.span
+                self.hand.append(message)
 
-    @precondition(lambda self: self.hand)
-    @rule(pick=st.integers(0, 20))
-    def ack(self, pick: int) -> None:
-        message = self.hand.pop(pick % len(self.hand))
-        assert message.ack(self.consumer)
-        self.acked.append(message)
-        self.processed |= {record.offset for record in message.value}
-
-    @rule()
-    def process_one(self) -> None:
-        """The common case in one step, so that longer stories are found."""
-        if self.assigned:
-            self.take()
-        for step, possible in ((self.hand_over, self.taken), (self.begin, self.queue)):
-            if possible:
-                step()
+    def ack(self, number: int) -> None:
         if self.hand:
-            self.ack(0)
+            message = self.hand.pop(number % len(self.hand))
+            assert message.ack(self.consumer)
+            self.acked.append(message)
+            self.processed |= {record.offset for record in message.value}
 
-    @rule()
-    def ask_for_commit(self) -> None:
+    def ask_for_commit(self, _number: int) -> None:
         tps = list(self.consumer._filter_tps_with_pending_acks())
-        self.commits.append(self.consumer._filter_committable_offsets(tps))
+        if offsets := self.consumer._filter_committable_offsets(tps):
+            self.commits.append(offsets)
 
-    @precondition(lambda self: self.commits)
-    @rule()
-    def send_commit(self) -> None:
-        self.do(self.consumer._commit(self.commits.pop(0)))
+    def send_commit(self, _number: int) -> None:
+        if self.commits:
+            self.do(self.consumer._commit(self.commits.pop(0)))
 
-    @precondition(lambda self: not self.assigned)
-    @rule()
-    def assign(self) -> None:
-        self.assigned = True
-        self.log.at = self.log.committed_offset or 0
-        self.do(self.consumer.perform_seek())
-        self.consumer.resume_flow()
-        self.span = []
+    def assign(self, _number: int) -> None:
+        if not self.assigned:
+            self.assigned = True
+            self.log.at = self.log.committed_offset or 0
+            self.do(self.consumer.perform_seek())
+            self.consumer.resume_flow()
+            self.span = []
 
-    @precondition(lambda self: self.assigned)
-    @rule()
-    def revoke(self) -> None:
-        self.do(self.consumer.on_partitions_revoked({SOURCE}))
-        assert self.consumer._new_offset(SOURCE) is None
-        self.assigned = False
-        self.span = []
+    def revoke(self, _number: int) -> None:
+        if self.assigned:
+            self.do(self.consumer.on_partitions_revoked({SOURCE}))
+            assert self.consumer._new_offset(SOURCE) is None
+            self.assigned = False
+            self.span = []
 
-    @precondition(lambda self: not self.assigned and self.log.offsets)
-    @rule(pick=st.integers(0, 20))
-    def another_worker_goes_on(self, pick: int) -> None:
-        end = self.log.offsets[pick % len(self.log.offsets)] + 1
-        if end > (self.log.committed_offset or 0):
+    def another_worker_goes_on(self, number: int) -> None:
+        end = self.log.offsets[number % len(self.log.offsets)] + 1 if self.log.offsets else 0
+        if not self.assigned and end > (self.log.committed_offset or 0):
             self.processed |= {offset for offset in self.log.offsets if offset < end}
             self.log.committed_offset = end
 
-    @precondition(lambda self: self.assigned)
-    @rule(pick=st.integers(0, 20))
-    def seek_back(self, pick: int) -> None:
-        self.do(self.consumer.seek(SOURCE, pick % (self.log.at + 1)))
-        self.span = []
+    def seek_back(self, number: int) -> None:
+        if self.assigned:  # not past what nobody has processed, which would be to ask for its loss
+            missing = [offset for offset in self.log.offsets if offset not in self.processed]
+            self.do(self.consumer.seek(SOURCE, number % (min(self.log.at, *missing, self.log.at) + 1)))
+            self.span = []
 
-    @precondition(lambda self: self.assigned)
-    @rule()
-    def aiokafka_resets_the_position(self) -> None:
-        self.log.at = 0
+    def aiokafka_resets_the_position(self, _number: int) -> None:
+        if self.assigned:
+            self.log.at = 0
 
 
-Interleavings.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
-TestInterleavings = Interleavings.TestCase
+OFTEN = [
+    Story.take, Story.hand_over, Story.begin, Story.ack, Story.ask_for_commit, Story.send_commit, Story.assign,
+]  # fmt: skip
+SELDOM = [
+    Story.append, Story.compact, Story.revoke, Story.another_worker_goes_on, Story.seek_back,
+    Story.aiokafka_resets_the_position,
+]  # fmt: skip
+STEPS = [*OFTEN * 4, *SELDOM]
+Steps = list[tuple[Callable[[Story, int], None], int]]
+
+
+def play(steps: Steps) -> None:
+    story = Story()
+    for step, number in steps:
+        step(story, number)
+        offered = story.consumer._new_offset(SOURCE)
+        assert offered is None or not story.unacked_below(offered)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 8)), min_size=20, max_size=60))
+def test_at_every_interleaving_no_commit_passes_an_unacked_record(steps: Steps) -> None:
+    play(steps)
+
+
+def test_nor_in_thousands_of_long_stories() -> None:
+    for seed in range(4_000):
+        chance = random.Random(seed)
+        steps = [(chance.choice(STEPS), chance.randrange(9)) for _ in range(60)]
+        try:
+            play(steps)
+        except AssertionError as error:
+            error.add_note(f"seed {seed}: {[(step.__name__, number) for step, number in steps]}")
+            raise
 
 
 # Settings.
@@ -320,8 +326,9 @@ def test_the_scheme_finds_the_transport_and_every_broker() -> None:
     assert server_list(app.transport.url, app.transport.default_port) == ["a:1", "b:2", "c:9092"]
 
 
-def test_without_the_settings_no_worker_starts() -> None:
-    app = faust.App("t", broker="tickloom://a:1")
+@pytest.mark.parametrize("wrong", [{"Stream": faust.Stream}, {"consumer_auto_offset_reset": "latest"}])
+def test_without_the_settings_no_worker_starts(wrong: dict[str, Any]) -> None:
+    app = faust.App("t", broker="tickloom://a:1", **{**SETTINGS, **wrong})
     with pytest.raises(ImproperlyConfigured, match="SETTINGS"):
         Consumer(app.transport, callback=app.topics.on_message, on_partitions_revoked=None, on_partitions_assigned=None)
 
@@ -474,7 +481,11 @@ class Group:
 
     def wait_for(self, count: int, seconds: float = 60) -> None:
         """Until so many offsets are processed, counted once."""
-        self.wait(lambda: sum(len(set(each)) for each in self.processed().values()) >= count, seconds)
+        self.wait(lambda: self.count() >= count, seconds)
+
+    def count(self) -> int:
+        """Offsets that are processed, each counted once."""
+        return sum(len(set(each)) for each in self.processed().values())
 
 
 @pytest.fixture
@@ -514,25 +525,31 @@ def test_graceful_rebalances_process_every_record_once(group: Group) -> None:
 
 
 @pytest.mark.integration
-def test_killed_workers_lose_nothing_and_no_commit_passes_an_unprocessed_record(group: Group) -> None:
-    total = 60_000
-    group.produce(total // 2)
-    for _ in range(2):
-        group.start(SECONDS="0.02")
-    for number in range(2):
-        before = sum(map(len, group.processed().values()))
-        group.wait(lambda before=before: sum(map(len, group.processed().values())) > before + 2_000)
-        victim = group.workers[number]
-        victim.process.send_signal(signal.SIGKILL)
-        victim.process.wait()
-        group.assert_nothing_was_skipped()
-        group.start(SECONDS="0.02")
-        group.produce(total // 4)
-    group.wait_for(total, 120)
-    for worker in group.workers[2:]:
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_worker_that_dies_or_hangs_loses_nothing_and_no_commit_passes_an_unprocessed_record(
+    group: Group, fault: signal.Signals
+) -> None:
+    first, second = group.start(SECONDS="0.02"), group.start(SECONDS="0.02")
+    group.produce_until(lambda: bool(first.notes() and second.notes()))
+    group.produce(20_000)
+    group.wait(lambda: group.count() > group.produced - 15_000)
+    first.process.send_signal(fault)
+    group.assert_nothing_was_skipped()
+    begun, held = len(second.notes()), {partition for partition, *_ in first.notes()[-2:]}
+    group.produce_until(lambda: held <= {partition for partition, *_ in second.notes()[begun:]})
+    group.assert_nothing_was_skipped()
+    if fault == signal.SIGSTOP:
+        first.process.send_signal(signal.SIGCONT)  # it goes on with what is no longer its own
+    else:
+        first.process.wait()
+        first = group.start()
+    begun = len(first.notes())
+    group.produce_until(lambda: len(first.notes()) > begun + 20)
+    group.wait_for(group.produced)
+    for worker in (first, second):
         assert worker.stop()[0] == 0, worker.log.read_text()
     group.assert_nothing_was_skipped()
-    assert group.committed() == dict.fromkeys(range(PARTITIONS), total // PARTITIONS)
+    assert group.committed() == dict.fromkeys(range(PARTITIONS), group.produced // PARTITIONS)
 
 
 @pytest.mark.integration
@@ -562,22 +579,24 @@ def test_a_trickle_arrives_without_stalls(group: Group) -> None:
 
 
 @pytest.mark.integration
-def test_a_table_is_recovered_within_seconds_also_behind_transaction_markers(group: Group) -> None:
+@pytest.mark.parametrize("isolation", ["read_uncommitted", "read_committed"])
+def test_a_table_is_recovered_within_seconds_also_behind_transaction_markers(group: Group, isolation: str) -> None:
     changelog = f"{group.name}-keys-changelog"
     group.create(changelog, **{"cleanup.policy": "compact"})
     group.produce(PARTITIONS)
     producer = Producer({"bootstrap.servers": group.broker, "transactional.id": group.name, "linger.ms": 20})
     producer.init_transactions(30)
-    for round_number in range(3):
+    for size in (20_000, 10, 20_000, 5):  # the last is aborted
         producer.begin_transaction()
         for number in range(1_000):
-            value = b"%d" % round_number * 20_000 if round_number < 2 or number % 2 else b"last"
-            producer.produce(changelog, value, b"key-%d" % number, number % PARTITIONS)
+            producer.produce(changelog, b"x" * size, b"key-%d" % number, number % PARTITIONS)
             producer.poll(0)
-        producer.commit_transaction(30)
-    worker = group.start(TABLE="keys")
+        assert producer.flush(30) == 0
+        (producer.abort_transaction if size == 5 else producer.commit_transaction)(30)
+    worker = group.start(TABLE="keys", ISOLATION=isolation)
     group.wait_for(PARTITIONS, 20)
-    assert worker.notes()[0][2] == f"1000:{500 * 20_000 + 500 * 4}"
+    size = 20_000 if isolation == "read_committed" else 5
+    assert worker.notes()[0][2] == f"1000:{1_000 * size}"
 
 
 @pytest.mark.integration
