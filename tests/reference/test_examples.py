@@ -227,3 +227,24 @@ def test_a_fetched_candle_fills_a_partial_minute_once(run: Run) -> None:
     out = run(quote(at=NOON + SECOND), clock(NOON + 70 * SECOND), fetched, fetched)
     rows = [row for row, _ in out["market.data.candle.1m"] if row.source == "a"]
     assert [(row.revision, row.flags, row.ticks) for row in rows] == [(0, flags.PARTIAL, 1), (1, flags.BACKFILL, 9)]
+
+
+def test_a_mid_at_the_edge_of_the_outlier_band_stays_in(run: Run) -> None:
+    """Mids 1000000 (twice) and 1001000: the middle is 1000000, its 10 bps are 1000 and the half spreads are less."""
+    pair = [quote(99_990, 100_010, source="a"), quote(99_990, 100_010, NOON + 1, "b")]
+    assert best(run(*pair, quote(100_090, 100_110, NOON + 2, "c"), at=RANKED)).eligible == 3
+    assert best(run(*pair, quote(100_090, 100_111, NOON + 2, "c"), at=RANKED)).eligible == 2
+
+
+def test_of_equal_legs_of_equal_rank_and_time_the_larger_wins_and_then_the_first_name(run: Run) -> None:
+    sizes = [("a", 1, 5), ("b", 4, 5), ("c", 4, 2)]
+    found = best(run(*[quote(source=name, bid_size=bid, ask_size=ask) for name, bid, ask in sizes]))
+    assert (found.bid_source, found.bid_size, found.ask_source, found.ask_size) == ("b", 4, "a", 5)
+
+
+def test_a_fetched_candle_corrects_a_minute_that_is_kept_and_is_written_as_it_is_after_that(run: Run) -> None:
+    names = [f"{side}_{name}" for side in ("bid", "ask", "mid") for name in ("open", "high", "low", "close")]
+    fetched = Candle(SYMBOL, "a", NOON, 0, **dict.fromkeys(names, 109_000))
+    for later, revision in ((0, 1), (1, 0)):
+        out = run(quote(at=NOON + SECOND), clock(NOON + 17 * MINUTE + later), fetched)
+        assert out["market.data.candle.1m"][-1][0].revision == revision
