@@ -61,7 +61,12 @@ def write_files(folder: Path) -> Path:
 def command(environment: dict[str, str], *arguments: object, **more) -> "subprocess.Popen[str]":
     words = [sys.executable, "-m", "topology.cli", "import", *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(words, env=environment, cwd=ROOT, **pipes | more)
+    return subprocess.Popen(words, env=environment, cwd=ROOT, preexec_fn=heed_ctrl_c, **pipes | more)
+
+
+def heed_ctrl_c() -> None:
+    """A shell starts what it puts into the background deaf to Ctrl-C, and CI may be started so."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def imported(environment: dict[str, str], *arguments: object) -> tuple[int, str]:
