@@ -45,6 +45,7 @@ def link(symbol: Symbol, source: Source, record: Link) -> None:
     """Apply a link record whose times are clamped."""
     if record.event == "disconnected":
         source.down = True
+        source.suspect = True  # a quote from before a disconnect is none after it
         if source.is_open:
             become(symbol, source, "disconnected")
             open_gap(symbol, source, source.covered, "disconnect")
@@ -139,7 +140,10 @@ def session_change(symbol: Symbol, source: Source) -> None:
         source.suspect = True  # a quote from before the close is none after the open
         become(symbol, source, "closed")
         close_gap(symbol, source, edge)
-    elif source.down:
+        return
+    if source.covered is not None:
+        source.covered = max(source.covered, edge)  # nothing was missed while closed
+    if source.down:
         become(symbol, source, "disconnected")
         open_gap(symbol, source, edge, "disconnect")
     else:

@@ -200,6 +200,8 @@ def close_session(state: Liveness, now: i64) -> Gap | None:
 
 def open_session(state: Liveness, now: i64) -> Gap | None:
     """The session opens: the source has silence_ns to speak, unless its link is down."""
+    if 0 < state.covered < now:
+        state.covered = now  # nothing was missed while it was closed
     if state.down:
         _enter(state, DISCONNECTED, now)
         return open_gap(state, now, "disconnect")

@@ -167,6 +167,7 @@ class Symbol:
         self.trigger = event
         before: i64 = feed.life.status
         if link.event == "disconnected":
+            feed.leg.suspect = True  # what it quoted before is no quote after the reconnect
             self._write(liveness.disconnect(feed.life, self.now), offset)
         else:
             if link.event == "heartbeat":
