@@ -11,8 +11,9 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/installed: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "tickloom needs Python 3.11 or newer: make PYTHON=python3.11")'
-	$(PYTHON) -m venv .venv && TICKLOOM_PURE=1 $(BIN)/pip install --quiet --editable '.[local,dev]'
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "tickloom needs Python 3.11 or newer: make PYTHON=python3.11")'
+	@echo "making .venv and installing everything into it, once: about a minute"
+	@$(PYTHON) -m venv .venv && TICKLOOM_PURE=1 $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[local,dev]'
 	@touch $@
 
 $(READY): .venv/installed $(CORE)
