@@ -109,6 +109,7 @@ class Log:
         self._max_poll_records = 3
         self.reassignment_in_progress = False
         self._fetcher = self._subscriptions = self.subscription = self.assignment = self
+        self._wait_consume_future = self._notify = None
         self._records = {SOURCE: None}
 
     def state_value(self, _tp: TP) -> SimpleNamespace:
