@@ -378,6 +378,15 @@ class Consumer(driver.Consumer):
         end = ConsumerMessage(*run.tp, offsets[run.tp], 0.0, 0, None, None, None, None, tp=run.tp)
         tables.changelog_queue.force_put_nowait(self.app.create_event(None, None, {}, end))
 
+    def wrote(self, changelog: TP, offset: int) -> None:
+        """What the app itself wrote to a changelog, up to this offset, is in its table.
+
+        Without it the recovery after a rebalance reads all of that again, also for partitions that stay here.
+        """
+        offsets = self.app.tables.recovery.active_offsets
+        if changelog in offsets:
+            offsets[changelog] = max(offset, -1 if offsets[changelog] is None else offsets[changelog])
+
     def pause_partitions(self, tps: Iterable[TP]) -> None:
         """Stop taking from partitions; changelogs are not fetched either."""
         tps = set(tps)
