@@ -13,13 +13,13 @@ from mypy_extensions import i64
 
 from schemas import flags
 from schemas.instrument import Instrument
-from schemas.record import Best, Candle, Gap, Link, Quote, Rejected, Status, Trade
+from schemas.record import Candle, Gap, Link, Quote, Rejected, Status, Trade
 from topology.stages import best_price, calendar, candle, dedup, liveness, spike, validity
 from topology.stages.best_price import BestPrice, Leg
 from topology.stages.candle import Candles
 from topology.stages.dedup import Dedup
 from topology.stages.liveness import NEVER, Liveness
-from topology.stages.spike import Held, Spike
+from topology.stages.spike import Spike
 from topology.stages.validity import Bounds, Refusal
 
 SKEW_NS: Final = 2_000_000_000  # how far a time may run ahead before it is a broken clock
@@ -548,6 +548,3 @@ def _released(tick: Quote | Trade) -> Quote | Trade:
     if isinstance(tick, Quote):
         return _quote_with(tick, tick.ts_event, tick.ts_recv, tick.flags | flags.RELEASED)
     return _trade_with(tick, tick.ts_event, tick.ts_recv, tick.flags | flags.RELEASED)
-
-
-__all__ = ["Best", "Feed", "Held", "Symbol", "clamp", "status"]
