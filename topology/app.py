@@ -17,11 +17,12 @@ from faust.types import TP, EventT
 from schemas import instrument, topics
 from schemas.instrument import ConfigError
 from schemas.registry import codec_for
-from topology import admin, config, routing, views
+from topology import admin, config
 from topology.agents import Tasks, fail
 from topology.config import Settings
 from topology.task import applied_offset
 from topology.transport import SETTINGS
+from topology.web import routing, views
 
 CLOCK_SECONDS = 1.0
 BATCH_BYTES = 1 << 20  # of one produced batch, and the broker's own limit

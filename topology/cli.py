@@ -135,7 +135,7 @@ def _settings(*, broker: bool = False, database: bool = False, run: str = "") ->
 @click.option("--seconds", type=click.FloatRange(min=1), help="End by itself after so long, with a summary.")
 def demo(seconds: float | None) -> None:
     """All of it at once, with simulated brokers and a live view."""
-    from topology.demo import run_demo
+    from topology.demo.run import run_demo
 
     sys.exit(run_demo(seconds))
 
@@ -246,7 +246,7 @@ def import_(
 ) -> None:
     """Recorded ticks: LEAN, HistData, TrueFX, Dukascopy, CSV."""
     settings = _settings(run=run)
-    from topology.importing import run_import
+    from topology.importing.job import run_import
 
     how["format"] = how["format"] or ""
     sys.exit(run_import(settings, paths, sources, symbols, manifest, **how))
@@ -303,7 +303,7 @@ class Moment(click.ParamType):
 def candles(symbol: str, start: "datetime | None", end: "datetime | None", source: str, shape: str) -> None:
     """One-minute candles of a symbol as table, CSV or JSON."""
     settings = _settings(database=True)
-    from topology.candles import FORMATS, Query, reading
+    from topology.storage.candles import FORMATS, Query, reading
 
     if start and end and start >= end:
         raise click.UsageError("--from is not before --to")

@@ -25,14 +25,15 @@ from schemas import flags, instrument, topics
 from schemas.codec import Codec, DecodeError
 from schemas.instrument import ConfigError
 from schemas.registry import codec_for
-from topology import admin, config, database
+from topology import admin, config
 from topology.admin import SUNK
 from topology.config import Settings
-from topology.database import DatabaseAway
-from topology.resume import resume, topic_ids
-from topology.tables import DeadLetter, Row
+from topology.storage import database
+from topology.storage.database import DatabaseAway
+from topology.storage.resume import resume, topic_ids
+from topology.storage.tables import DeadLetter, Row
+from topology.storage.writer import DatabaseSetBackError, Refused, Writer
 from topology.transport import SETTINGS
-from topology.writer import DatabaseSetBackError, Refused, Writer
 
 BATCH_ROWS = 20_000  # of one transaction, about
 LINGER_S = 0.1  # how long a row waits for company

@@ -19,8 +19,9 @@ from schemas.codec import Codec, DecodeError
 from schemas.instrument import ConfigError
 from schemas.record import Gap, Status
 from schemas.topics import DEAD_LETTER, GAP, RAW, STATUS, named
-from topology import admin, database
+from topology import admin
 from topology.config import Settings, without_password
+from topology.storage import database
 
 READ_S: Final = 20.0  # a compacted topic that takes longer to read is reported as far as it was read
 TAIL: Final = 20  # records at the end of a partition among which its newest time is looked for

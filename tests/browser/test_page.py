@@ -16,7 +16,7 @@ from tests.market import NOON, SECOND, clock, instrument, link, quote
 from tests.topology.fake_app import views_of
 from topology.partitioning import partition_of
 from topology.stages.partition import Partition
-from topology.views import Reply, Views
+from topology.web.views import Reply, Views
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = """

@@ -15,8 +15,8 @@ import pytest
 
 from schemas import instrument
 from schemas.record import Candle, Quote
-from topology import database, tables
-from topology.database import DatabaseAway
+from topology.storage import database, tables
+from topology.storage.database import DatabaseAway
 
 ADDRESS = os.environ.get("TICKLOOM_TEST_TIMESCALEDB", "")
 MINUTE = 60_000_000_000

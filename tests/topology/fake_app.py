@@ -6,9 +6,9 @@ from typing import Any
 from faust.types import TP
 
 from schemas.instrument import Instrument, load
-from topology.routing import Router
 from topology.stages.partition import Partition
-from topology.views import Views
+from topology.web.routing import Router
+from topology.web.views import Views
 
 
 class FakeTables(dict[str, Any]):

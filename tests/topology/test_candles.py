@@ -11,7 +11,7 @@ from psycopg import sql
 
 from deploy.local import Stack
 from topology import cli
-from topology.database import migrate
+from topology.storage.database import migrate
 
 pytestmark = pytest.mark.integration
 

@@ -24,9 +24,9 @@ from deploy.local import Stack
 from schemas import flags, instrument
 from schemas.instrument import ConfigError
 from schemas.record import Best, Candle, Clock, Gap, Quote, Status, Trade
-from topology import database, tables
-from topology.tables import DeadLetter
-from topology.writer import DatabaseSetBackError, Offsets, Refused, Writer
+from topology.storage import database, tables
+from topology.storage.tables import DeadLetter
+from topology.storage.writer import DatabaseSetBackError, Offsets, Refused, Writer
 
 pytestmark = pytest.mark.integration
 
@@ -432,7 +432,9 @@ def test_a_database_that_is_away_is_waited_for(
 
     asyncio.run(asyncio.wait_for(meanwhile(), 30))
     assert len(rows(connection, "ticks", run_name)) == 1
-    assert [record.name for record in caplog.records if record.levelname == "WARNING"] == ["topology.writer"] * 2
+    assert [record.name for record in caplog.records if record.levelname == "WARNING"] == [
+        "topology.storage.writer"
+    ] * 2
     assert f"127.0.0.1:{port} (TICKLOOM_DATABASE) can't be reached" in caplog.messages[0]
     assert "hunter2" not in caplog.text
 

@@ -18,13 +18,15 @@ from connectors.simulated import SECOND, Event, Feed, Label
 from deploy.local import Stack
 from schemas import flags, instrument, topics
 from schemas.record import Best, Gap, Quote, Rejected
-from topology import admin, config, database, demo, demo_database
-from topology.demo import SHORTEST_S
-from topology.demo_expected import Expected
-from topology.demo_play import Demo, DemoError, check_alive
-from topology.demo_report import Row, Stored, compare
-from topology.demo_seen import Latency, Seen
+from topology import admin, config
+from topology.demo import rows, run
+from topology.demo.expected import Expected
+from topology.demo.play import Demo, DemoError, check_alive
+from topology.demo.report import Row, Stored, compare
+from topology.demo.run import SHORTEST_S
+from topology.demo.seen import Latency, Seen
 from topology.driver import TopologyDriver
+from topology.storage import database
 
 START = 1_790_000_000 * SECOND + 123_456_789
 
@@ -190,7 +192,7 @@ def test_the_demo_agrees_and_leaves_nothing_behind(stack: Stack, environment: di
     left = [name for name in admin.connect(stack.broker).list_topics().topics if name.startswith("demo-")]
     assert left == []
     with database.connect(stack.database) as connection:
-        assert not any(demo_database.count(connection, run).values())
+        assert not any(rows.count(connection, run).values())
     assert list(tmp_path.glob("demo-*")) == []
 
 
@@ -205,8 +207,8 @@ def idle(stack: Stack, tmp_path: Path) -> Demo:
 @pytest.mark.integration
 def test_what_was_sent_and_is_nowhere_makes_the_demo_fail(idle: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
     sent = Event(START, quote(START), Label.CLEAN)
-    monkeypatch.setattr(demo, "play", lambda demo: demo.expected.note(sent))
-    assert demo._run(idle) == 1
+    monkeypatch.setattr(run, "play", lambda demo: demo.expected.note(sent))
+    assert run._run(idle) == 1
     assert not idle.agreed
 
 
@@ -221,4 +223,4 @@ def test_a_process_that_ends_too_early_is_named_with_its_last_error(tmp_path: Pa
 
 def test_a_demo_too_short_for_its_faults_is_refused() -> None:
     with pytest.raises(instrument.ConfigError, match=f"{SHORTEST_S} or more"):
-        demo.run_demo(SHORTEST_S - 1)
+        run.run_demo(SHORTEST_S - 1)

@@ -5,7 +5,8 @@ import pytest
 from deploy.local import Stack
 from schemas.instrument import SECOND, Instrument
 from schemas.record import Candle, Gap
-from topology import database, demo_database
+from topology.demo import rows
+from topology.storage import database
 
 pytestmark = pytest.mark.integration
 
@@ -27,8 +28,8 @@ def test_rows_come_back_as_the_integers_they_were(stack: Stack, run_name: str) -
     database.migrate(stack.database, lambda _: None)
     with database.connect(stack.database) as connection:
         fill(connection, run_name)
-        found = demo_database.stored(connection, run_name, INSTRUMENTS)
-        assert demo_database.count(connection, run_name)["candles"] == 1
+        found = rows.stored(connection, run_name, INSTRUMENTS)
+        assert rows.count(connection, run_name)["candles"] == 1
     key = ("EURUSD", "alfa", START)
     expected = Candle(*key, 1, bid_open=109_120, mid_high=1_091_205, volume=1_234, ticks=7, trades=2, flags=512)
     assert found.candles == {key: expected}
@@ -40,7 +41,7 @@ def test_a_price_finer_than_its_scale_is_not_rounded_away(stack: Stack, run_name
     with database.connect(stack.database) as connection:
         connection.execute(PUT_CANDLE, [run_name, "alfa", START // SECOND, "1.091205"])
         with pytest.raises(ValueError, match=r"1\.091205 .* finer than 5 decimals"):
-            demo_database.stored(connection, run_name, INSTRUMENTS)
+            rows.stored(connection, run_name, INSTRUMENTS)
 
 
 def test_a_run_is_forgotten_and_another_is_not(stack: Stack, run_name: str) -> None:
@@ -48,6 +49,6 @@ def test_a_run_is_forgotten_and_another_is_not(stack: Stack, run_name: str) -> N
     with database.connect(stack.database) as connection:
         for run in (run_name, run_name + "b"):
             fill(connection, run)
-        demo_database.forget(connection, [run_name])
-        assert not any(demo_database.count(connection, run_name).values())
-        assert demo_database.count(connection, run_name + "b")["gaps"] == 1
+        rows.forget(connection, [run_name])
+        assert not any(rows.count(connection, run_name).values())
+        assert rows.count(connection, run_name + "b")["gaps"] == 1

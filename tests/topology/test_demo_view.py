@@ -8,10 +8,10 @@ from rich.console import Console, RenderableType
 from connectors.simulated import SECOND, Event, Label
 from schemas import flags
 from schemas.record import Best, Gap, Quote, Rejected, Status
-from topology.demo_expected import Expected
-from topology.demo_report import Row
-from topology.demo_seen import Seen
-from topology.demo_view import DIFFERENCES_SHOWN, Frame, line, picture, summary
+from topology.demo.expected import Expected
+from topology.demo.report import Row
+from topology.demo.seen import Seen
+from topology.demo.view import DIFFERENCES_SHOWN, Frame, line, picture, summary
 
 NOW = 1_790_000_000 * SECOND
 QUOTE = Quote("EURUSD", "bravo", NOW - 5_000_000, NOW, 109_120, 109_128)

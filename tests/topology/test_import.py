@@ -19,9 +19,9 @@ from deploy.local import Stack
 from schemas import topics
 from schemas.codec import Codec
 from schemas.instrument import ConfigError, load
-from topology import importing
 from topology.config import Settings
 from topology.driver import TopologyDriver
+from topology.importing import job
 
 ROOT = Path(__file__).parents[2]
 CODEC = Codec()
@@ -230,7 +230,7 @@ def test_what_was_not_running_is_started_and_stopped_again(tmp_path):
 def test_the_same_input_has_the_same_name_wherever_it_lies_and_another_has_not(tmp_path):
     def name(folder: str, rows: int, zone: str = "UTC") -> str:
         path = lean_zip(tmp_path / folder / "20140501_quote.zip", [f"{n},1.38,1.39" for n in range(rows)])
-        return importing.run_name([TickFile(Asked(path, "fxcm", "EURUSD", timezone=zone), INSTRUMENTS["EURUSD"])], [])
+        return job.run_name([TickFile(Asked(path, "fxcm", "EURUSD", timezone=zone), INSTRUMENTS["EURUSD"])], [])
 
     assert name("a", 10) == name("b", 10)
     assert len({name("a", 10), name("a", 2000), name("a", 10, "UTC-05")}) == 3
@@ -249,29 +249,27 @@ def test_the_same_input_has_the_same_name_wherever_it_lies_and_another_has_not(t
 def test_what_cannot_be_imported_is_said_before_anything_is_started(arguments, reason, monkeypatch):
     monkeypatch.setattr(local, "start", lambda *_, **__: pytest.fail("servers were started"))
     with pytest.raises(ConfigError, match=reason):
-        importing.run_import(Settings(), *arguments)
+        job.run_import(Settings(), *arguments)
 
 
 def test_a_wrong_time_zone_is_said_before_anything_is_started(tmp_path, monkeypatch):
     monkeypatch.setattr(local, "start", lambda *_, **__: pytest.fail("servers were started"))
     path = lean_zip(tmp_path / "20140501_quote.zip", ["0,1.38,1.39"])
     with pytest.raises(ConfigError, match="'EDT' is no time zone"):
-        importing.run_import(Settings(), [path], ["fxcm"], ["EURUSD"], None, timezone="EDT")
+        job.run_import(Settings(), [path], ["fxcm"], ["EURUSD"], None, timezone="EDT")
 
 
 def test_only_one_import_of_a_run_is_under_way(tmp_path):
-    second = importing.alone(tmp_path / "lock", "may")
-    expected = pytest.raises(importing.ImportStopped, match="another import of run may is under way")
-    with importing.alone(tmp_path / "lock", "may"), expected:
+    second = job.alone(tmp_path / "lock", "may")
+    expected = pytest.raises(job.ImportStopped, match="another import of run may is under way")
+    with job.alone(tmp_path / "lock", "may"), expected:
         second.__enter__()
-    with importing.alone(tmp_path / "lock", "may"):
+    with job.alone(tmp_path / "lock", "may"):
         pass
 
 
 def test_a_process_ends_with_the_import_that_started_it():
-    inner = (
-        "import time; from topology.importing import end_with; end_with({}); print('up', flush=True); time.sleep(60)"
-    )
+    inner = "import time; from topology.importing import job; job.end_with({}); print('up', flush=True); time.sleep(60)"
     outer = (
         "import os, subprocess, sys, time\n"
         f"child = subprocess.Popen([sys.executable, '-c', {inner!r}.format(os.getpid())])\n"
@@ -288,6 +286,6 @@ def test_a_process_ends_with_the_import_that_started_it():
 
 def test_the_reason_of_an_end_is_the_last_error_of_the_log():
     log = "[INFO] starting\n[..] [ERROR] no such topic: make it\nTraceback ...\n[INFO] Closing event loop\n"
-    assert importing.why(log) == "[..] [ERROR] no such topic: make it"
-    assert importing.why("one\ntwo\n\n") == "two"
-    assert importing.why("") == "it said nothing"
+    assert job.why(log) == "[..] [ERROR] no such topic: make it"
+    assert job.why("one\ntwo\n\n") == "two"
+    assert job.why("") == "it said nothing"

@@ -10,8 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from schemas.record import Record
 from tests.market import MINUTE, NOON, SECOND, instrument, link, quote
-from topology import metrics
 from topology.stages.partition import Partition
+from topology.web import metrics
 
 
 def steady(source: str, count: int = 10, start: int = NOON) -> list[Record]:

@@ -21,11 +21,12 @@ from schemas import flags, instrument, topics
 from schemas.codec import Codec
 from schemas.record import Best, Candle, Gap, Quote, Record, Status
 from tests.topology.processes import PARTITIONS, Process, lag, read
-from topology import admin, database, sink
+from topology import admin, sink
 from topology.partitioning import partition_of
-from topology.resume import SUNK
 from topology.sink import Sink, TopicsChangedError
-from topology.writer import Refused, Writer
+from topology.storage import database
+from topology.storage.resume import SUNK
+from topology.storage.writer import Refused, Writer
 
 pytestmark = pytest.mark.integration
 

@@ -40,12 +40,12 @@ from tests.market import (
 from tests.market import instruments_of as market_instruments
 from tests.topology.fake_app import FakeApp, router_of
 from tests.topology.processes import PARTITIONS, ROOT, Process, produce, read, wait_for_no_lag
-from topology import describe, routing, state_view
 from topology.admin import create_topics
 from topology.partitioning import partition_of
-from topology.routing import PASSED_ON, Unavailable
 from topology.stages.partition import Partition
 from topology.stages.pipeline import Symbol
+from topology.web import describe, routing, state_view
+from topology.web.routing import PASSED_ON, Unavailable
 
 SYMBOLS = ("EURUSD", "GBPUSD", "USDJPY", "XAUUSD", "BTCUSDT")
 
@@ -451,7 +451,7 @@ def test_only_our_own_pages_are_served(cluster: Cluster) -> None:
     status, headers, body = worker.get("/")
     assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     assert headers["Content-Security-Policy"].startswith("default-src 'none'")
-    assert body == (ROOT / "topology" / "page.html").read_text()
+    assert body == (ROOT / "topology" / "web" / "page.html").read_text()
     assert not re.search(r"""(src|href)=["'](https?:)?//""", body)  # nothing from anywhere else
 
 

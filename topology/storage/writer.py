@@ -17,9 +17,9 @@ import psycopg
 
 from schemas import flags
 from schemas.instrument import Instrument
-from topology import tables
-from topology.database import AsyncConnection, DatabaseAway, connect_async
-from topology.tables import LOADS, Row
+from topology.storage import tables
+from topology.storage.database import AsyncConnection, DatabaseAway, connect_async
+from topology.storage.tables import LOADS, Row
 
 FIRST_WAIT_S: Final = 0.1  # for a database that is away; doubled each time
 LONGEST_WAIT_S: Final = 10.0

@@ -20,13 +20,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from schemas import topics
 from schemas.flags import DEAD_LETTER_REASONS, REASONS
 from schemas.instrument import Instrument
-from topology import describe, metrics, state_view
 from topology.agents import Tasks
 from topology.config import Settings
-from topology.metrics import WorkerCollector
-from topology.routing import PASSED_ON, Router, Unavailable
 from topology.stages.partition import Partition
 from topology.stages.pipeline import Symbol
+from topology.web import describe, metrics, state_view
+from topology.web.metrics import WorkerCollector
+from topology.web.routing import PASSED_ON, Router, Unavailable
 
 RETRY_S: Final = 2
 READABLE: Final = 100_000  # bytes of JSON that somebody may read; more is written without spaces

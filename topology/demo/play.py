@@ -27,12 +27,14 @@ from connectors.simulated import SECOND, Feed
 from schemas import topics
 from schemas.codec import Codec
 from schemas.record import Clock, Quote
-from topology import admin, database, demo_database
+from topology import admin
 from topology.config import Settings
-from topology.demo_expected import Expected
-from topology.demo_seen import Seen
-from topology.demo_view import Frame, line, picture
+from topology.demo import rows
+from topology.demo.expected import Expected
+from topology.demo.seen import Seen
+from topology.demo.view import Frame, line, picture
 from topology.stages import calendar
+from topology.storage import database
 
 REFRESH_S: Final = 0.25
 LINE_S: Final = 5  # between two lines where there is no terminal
@@ -198,7 +200,7 @@ def _count(demo: Demo) -> None:
         pause_s = 0.0
         while not demo.over.wait(pause_s):
             began = time.monotonic()
-            demo.rows = demo_database.count(connection, demo.settings.run)
+            demo.rows = rows.count(connection, demo.settings.run)
             pause_s = max(1.0, COUNT_SHARE * (time.monotonic() - began))
 
 

@@ -17,8 +17,8 @@ from psycopg.rows import dict_row
 
 from schemas import flags
 from schemas.instrument import ConfigError
-from topology import database
 from topology.config import Settings
+from topology.storage import database
 
 NEWEST: Final = 60  # rows without --from
 BATCH: Final = 5000

@@ -15,9 +15,9 @@ from rich.text import Text
 from connectors.simulated import BROKERS, MARKETS, Market
 from schemas import instrument
 from schemas.record import Best
-from topology.demo_expected import Expected
-from topology.demo_report import Row, progress
-from topology.demo_seen import Happening, Seen
+from topology.demo.expected import Expected
+from topology.demo.report import Row, progress
+from topology.demo.seen import Happening, Seen
 
 SECOND = 1_000_000_000
 WIDE = 112  # columns from which status is said in words, and faults and news are beside each other

@@ -11,7 +11,7 @@ from typing import Any
 
 from schemas import flags
 from schemas.record import Best, Candle, Gap, Quote, Rejected, Status, Trade
-from topology.demo_expected import Minute
+from topology.demo.expected import Minute
 
 SECOND = 1_000_000_000
 MINUTE = 60 * SECOND

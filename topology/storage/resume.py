@@ -12,10 +12,11 @@ from typing import Any, Final
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection, TopicPartition
 
 from schemas.topics import RAW, named
-from topology import admin, database
+from topology import admin
 from topology.admin import SUNK
 from topology.config import Settings
-from topology.database import Connection
+from topology.storage import database
+from topology.storage.database import Connection
 
 #: A group with members does not let its offsets be set; a killed process stays a member for its session timeout.
 IN_USE: Final = (KafkaError.NON_EMPTY_GROUP, KafkaError.UNKNOWN_MEMBER_ID)

@@ -17,7 +17,7 @@ from psycopg import conninfo
 
 from schemas.instrument import ConfigError, Instrument, text
 
-MIGRATIONS = Path(__file__).parent.parent / "deploy" / "migrations"
+MIGRATIONS = Path(__file__).parents[2] / "deploy" / "migrations"
 LOCK: Final = 0x7469636B6C6F6F6D  # "tickloom" as a number: the advisory lock of the schema
 
 #: What a server says of a setting that no waiting will put right.

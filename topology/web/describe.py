@@ -12,7 +12,7 @@ from schemas import topics
 from schemas.record import Best, Candle, Gap, Quote, Rejected, Status, Trade
 from schemas.topics import OUTPUT_OF, RAW, TOPICS, Topic
 from topology import admin
-from topology.tables import LOADS
+from topology.storage.tables import LOADS
 
 STORE: Final = "symbols"
 WRITER: Final = "upsert"

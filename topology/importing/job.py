@@ -33,8 +33,10 @@ from deploy import local
 from schemas import instrument
 from schemas.instrument import ConfigError, Instrument
 from schemas.registry import codec_for
-from topology import admin, database, import_summary
+from topology import admin
 from topology.config import Settings
+from topology.importing import summary
+from topology.storage import database
 
 NAMES: Final = ("worker", "sink")  # the commands, in the order of admin.groups
 LOOK_EVERY_S: Final = 1.0  # at the groups and processes
@@ -221,7 +223,7 @@ class Import:
     def _process(self, name: str) -> "subprocess.Popen[bytes]":
         with (self._folder / f"{name}.log").open("wb") as log:
             return subprocess.Popen(
-                [sys.executable, "-c", f"from topology.importing import child; child({os.getpid()})", name],
+                [sys.executable, "-c", f"from topology.importing.job import child; child({os.getpid()})", name],
                 env={**os.environ, **self._settings.environment()},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -299,9 +301,9 @@ class Import:
 
     def _report(self, history: History, seconds: float) -> int:
         console, run = self._console, self._settings.run
-        found = import_summary.account(self._settings.broker, run, self._codec)
+        found = summary.account(self._settings.broker, run, self._codec)
         bad = sum(history.bad.values())
-        console.print(import_summary.table(found, bad))
+        console.print(summary.table(found, bad))
         ticks = sum(history.ticks.values())
         again = f", {history.resumed:,} records were there already" if history.resumed else ""
         console.print(f"{ticks:,} ticks in {seconds:.1f} s, {ticks / seconds:,.0f} a second{again}", highlight=False)

@@ -33,11 +33,13 @@ from connectors.runtime.producer import ProducerError
 from deploy import local
 from schemas import instrument
 from schemas.instrument import ConfigError
-from topology import admin, config, database, demo_database
+from topology import admin, config
 from topology.config import Settings
-from topology.demo_play import Demo, DemoError, check_alive, play, web_address
-from topology.demo_report import compare
-from topology.demo_view import summary
+from topology.demo import rows
+from topology.demo.play import Demo, DemoError, check_alive, play, web_address
+from topology.demo.report import compare
+from topology.demo.view import summary
+from topology.storage import database
 
 SHORTEST_S: Final = 25  # each fault occurs in this time
 START_LIMIT_S: Final = 60
@@ -94,10 +96,10 @@ def _run(demo: Demo) -> int:
     play(demo)
     with database.connect(demo.settings.database) as connection:
         instruments = instrument.load(demo.settings.instruments)
-        stored = demo_database.stored(connection, demo.settings.run, instruments)
-    rows = compare(demo.expected, demo.seen, stored)
-    demo.console.print(summary(rows, demo.seen, time.monotonic() - began))
-    demo.agreed = all(row.ok for row in rows)
+        stored = rows.stored(connection, demo.settings.run, instruments)
+    compared = compare(demo.expected, demo.seen, stored)
+    demo.console.print(summary(compared, demo.seen, time.monotonic() - began))
+    demo.agreed = all(row.ok for row in compared)
     if not demo.agreed:
         demo.console.print(f"[red]  feed: {demo.recipe}; logs of worker and sink: {demo.folder}[/]")
     return 0 if demo.agreed else 1
@@ -252,7 +254,7 @@ def _has_members(client: Any, run: str) -> bool:
 def _remove(settings: Settings, run: str) -> None:
     admin.delete_run(settings.broker, run)
     with database.connect(settings.database) as connection:
-        demo_database.forget(connection, [run])
+        rows.forget(connection, [run])
 
 
 def _remove_killed(client: Any, settings: Settings) -> None:

@@ -14,8 +14,8 @@ import msgspec
 from connectors.simulated import Label
 from schemas import flags
 from schemas.record import Candle, Gap
-from topology.demo_expected import REFUSED, Expected
-from topology.demo_seen import Seen
+from topology.demo.expected import REFUSED, Expected
+from topology.demo.seen import Seen
 
 #: Fields of a candle that say how it came about, not what it holds.
 ASIDE = ("flags", "revision")

@@ -13,7 +13,7 @@ from psycopg.rows import dict_row
 
 from schemas.instrument import Instrument
 from schemas.record import Candle, Gap
-from topology.demo_report import Stored
+from topology.demo.report import Stored
 
 SECOND: Final = 1_000_000_000
 COUNTED: Final = ("ticks", "candles", "gaps", "best_prices", "source_status")
