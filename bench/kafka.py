@@ -167,18 +167,23 @@ def consumer(broker: str, at: Sequence[TopicPartition], **settings: Any) -> Iter
 
 
 def read(client: AdminClient, broker: str, topic: str, since: dict[int, int] | None = None) -> Iterator[Fetched]:
-    """Everything that a topic holds now, from its beginning or from these offsets, in order per partition."""
-    until = ends(client, topic)
+    """Everything committed that a topic holds, from its beginning or from these offsets, in order per partition.
+
+    Nobody may be writing to it. Its end is told by Kafka: transaction markers have offsets too.
+    """
     first = admin.offsets(client, [topic], admin.EARLIEST)[topic] | (since or {})
-    left = {number for number, end in until.items() if end > first[number]}
-    with consumer(broker, [TopicPartition(topic, number, first[number]) for number in left]) as source:
+    left = set(first)
+    at = [TopicPartition(topic, number, offset) for number, offset in first.items()]
+    with consumer(broker, at, **{"enable.partition.eof": True}) as source:
         while left:
             for message in source.consume(READ, 1.0):
-                if message.error():
-                    raise KafkaException(message.error())
-                number, offset = message.partition() or 0, message.offset() or 0
-                yield Fetched(
-                    topic, number, offset, message.timestamp()[1], message.key() or b"", message.value() or b""
-                )
-                if offset == until[number] - 1:
+                number = message.partition() or 0
+                if (error := message.error()) and error.code() == KafkaError._PARTITION_EOF:
                     left.discard(number)
+                elif error:
+                    raise KafkaException(error)
+                else:
+                    stamp = message.timestamp()[1]
+                    yield Fetched(
+                        topic, number, message.offset() or 0, stamp, message.key() or b"", message.value() or b""
+                    )

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from multiprocessing.sharedctypes import Synchronized
 from typing import Any, Final
 
+import msgspec
 from confluent_kafka import Producer, TopicPartition
 
 from bench import kafka, machine, market
@@ -39,25 +40,30 @@ spawn = multiprocessing.get_context("spawn")
 
 
 def measure(rig: Rig, *, warm: float = WARM_S, measured: float = MEASURED_S) -> dict[str, Any]:
-    """Measure the worker, then the floor."""
-    result = _worker(rig, warm, measured)
+    """Measure the worker in both kinds of delivery, then the floor."""
+    result = _worker(rig, "at_least_once", warm, measured)
     _say(rig, "latency", result)
+    result["exactly_once"] = _worker(rig, "exactly_once", warm, measured)
+    _say(rig, "exactly once", result["exactly_once"])
     result["floor"] = _floor(rig, warm / 2, measured / 2)
     _say(rig, "floor", result["floor"])
     return result
 
 
-def _worker(rig: Rig, warm: float, measured: float) -> dict[str, Any]:
-    run = "bench-live"
+def _worker(rig: Rig, delivery: str, warm: float, measured: float) -> dict[str, Any]:
+    run = f"bench-{delivery}"
     settings = rig.fill(run, Market(SYMBOLS, SYMBOLS, 1))  # a tick of each, so that we see it come up
-    with worker(settings, rig.log("latency")) as process:
+    settings = msgspec.structs.replace(settings, delivery=delivery)
+    with worker(settings, rig.log(run)) as process:
         rig.await_worker(process, run)
         time.sleep(1.0)
-        at = {topic: sum(kafka.ends(rig.client, topics.named(topic.name, run)).values()) for topic in _TICKS}
+        at = {topic: kafka.ends(rig.client, topics.named(topic.name, run)) for topic in _TICKS}
         result = _drive(rig, run, topics.BEST.name, warm, measured, [process.pid])
         rig.await_worker(process, run)
         _, result["peak_mb"] = process.memory_mb()
-    came = sum(sum(kafka.ends(rig.client, topics.named(topic.name, run)).values()) - at[topic] for topic in _TICKS)
+    came = sum(
+        1 for topic in _TICKS for _ in kafka.read(rig.client, rig.broker, topics.named(topic.name, run), at[topic])
+    )
     result["wrong"] = [] if came == result["sent"] else [f"{result['sent']:,} ticks sent, {came:,} accounted for"]
     return result
 

@@ -52,7 +52,8 @@ def save(results: Results) -> None:
 
 def wrong(results: Results) -> list[str]:
     """Everything that a check found wrong."""
-    rows = [*results.get("throughput", {}).get("runs", []), results.get("latency", {})]
+    latency = results.get("latency", {})
+    rows = [*results.get("throughput", {}).get("runs", []), latency, latency.get("exactly_once", {})]
     return [f"{row.get('engine', 'latency')}: {line}" for row in rows for line in row.get("wrong", [])]
 
 
@@ -71,6 +72,9 @@ def targets(results: Results) -> Iterable[Target]:
     if "throughput" in results:
         yield Target("times stock Faust, one worker", round(ratio(results, "faust"), 1), 25, "x", least=True)
         yield Target("times a bare loop, one worker", round(ratio(results, "loop"), 2), 0.5, "x", least=True)
+        if rates(results, "tickloom-eos"):
+            eos = round(1 / ratio(results, "tickloom-eos"), 2)
+            yield Target("exactly once, of the rate of at least once", eos, 0.8, "x", least=True)
     if "latency" in results:
         rate = f"at {results['latency']['rate']:,} ticks/s"
         yield Target(
@@ -156,7 +160,14 @@ def _spread(values: list[float]) -> str:
 
 def _latency(row: dict[str, Any]) -> str:
     rows = []
-    for name, each in (("best price", row), ("floor: market.raw itself", row["floor"])):
+    kinds = {
+        "best price": row,
+        "best price, exactly once": row.get("exactly_once"),
+        "floor: market.raw itself": row["floor"],
+    }
+    for name, each in kinds.items():
+        if each is None:
+            continue
         cores = ", ".join(f"{what} {used}" for what, used in each["cores"].items())
         rows.append((name, f"{each['rate']:,}", each["p50_ms"], each["p99_ms"], each["p999_ms"], each["max_ms"], cores))
     head = "from produce to … consumed | ticks/s | p50 ms | p99 ms | p99.9 ms | max ms | cores used"

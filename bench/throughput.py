@@ -63,11 +63,15 @@ class Engine(msgspec.Struct, frozen=True):
     prepare: Callable[[Rig, Input], Trial]
 
 
-def _tickloom(rig: Rig, source: Input) -> Trial:
-    run = source.settings.run
-    kafka.reset(rig.client, rig.broker, run)
-    outputs = {topic.name: topics.named(topic.name, run) for topic in check.OUTPUTS}
-    return Trial(WORKER, source.settings, admin.app_id(run), outputs, "on from offset 0", source.outputs)
+def _tickloom(delivery: str) -> Callable[[Rig, Input], Trial]:
+    def prepare(rig: Rig, source: Input) -> Trial:
+        run = source.settings.run
+        kafka.reset(rig.client, rig.broker, run)
+        outputs = {topic.name: topics.named(topic.name, run) for topic in check.OUTPUTS}
+        settings = msgspec.structs.replace(source.settings, delivery=delivery)
+        return Trial(WORKER, settings, admin.app_id(run), outputs, "0 states recovered", source.outputs)
+
+    return prepare
 
 
 def _peer(module: str, last: Callable[[Input], Sequence[str]]) -> Callable[[Rig, Input], Trial]:
@@ -94,7 +98,8 @@ def _partitions_info(source: Input) -> Sequence[str]:
 
 
 ENGINES: Final = (
-    Engine("tickloom", "tickloom, every stage, state with changelog", True, _tickloom),
+    Engine("tickloom", "tickloom, every stage, at least once", True, _tickloom("at_least_once")),
+    Engine("tickloom-eos", "tickloom, every stage, exactly once", True, _tickloom("exactly_once")),
     Engine("loop", "bare confluent-kafka loop: decode, encode, produce", True, _peer("peer_loop", _records)),
     Engine("faust", "stock Faust: one table write, one output", False, _peer("peer_faust", _partitions)),
     Engine("faust-info", "the same with `-l info`", False, _peer("peer_faust", _partitions_info)),
@@ -115,7 +120,7 @@ def measure(rig: Rig, *, scale: float = 1.0, runs: int = RUNS) -> dict[str, Any]
             row = run_once(rig, engine, whole if engine.whole else prefix)
             rows.append(row)
             rig.say(
-                f"  {number}/{runs}  {engine.name:<10}  {row['rate']:>9,} ticks/s  "
+                f"  {number}/{runs}  {engine.name:<12}  {row['rate']:>9,} ticks/s  "
                 f"{row['cpu_s_per_million']:>6} CPU s per million  {'; '.join(row['wrong']) or 'outputs right'}"
             )
     return {

@@ -7,21 +7,22 @@ the recovered table.
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
 from faust.types import TP
 
 from schemas import topics
 from schemas.codec import Codec
-from schemas.instrument import Instrument
 from schemas.record import Clock
 from topology.delivery import Lane
-from topology.partitioning import partition_of
+from topology.partitioning import partition_count, partition_of
 from topology.task import Task
+
+STOP_S: Final = 5.0  # for a producer to let go
 
 log = logging.getLogger(__name__)
 
@@ -30,22 +31,47 @@ class Tasks:
     """The partitions that this worker owns: their tasks and lanes."""
 
     def __init__(
-        self, table: Any, instruments: dict[str, Instrument], codec: Codec, run: str, count: Callable[[], int | None]
+        self,
+        app: Any,
+        table: Any,
+        raw: str,
+        outputs: list[str],
+        *,
+        task: Callable[[int], Task],
+        producer: Callable[[str | None], AIOKafkaProducer],
+        delivery: str,
+        commit_seconds: float,
     ) -> None:
+        """Begin without any. ``producer`` makes one of a transactional id, or a plain one; ``outputs`` are topics."""
+        self._app = app
         self._table = table
-        self._instruments = instruments
-        self._codec = codec
-        self._run = run
-        self._count = count  # of partitions, known once connected
-        self._producer: AIOKafkaProducer | None = None
+        self.raw = raw
+        self._outputs = outputs
+        self._task = task
+        self._new_producer = producer
+        self._delivery = delivery
+        self._commit_seconds = commit_seconds
+        self._plain: AIOKafkaProducer | None = None
         self._started = asyncio.Event()
+        self._producers: dict[int, AIOKafkaProducer] = {}  # transactional ones
         self.lanes: dict[int, Lane] = {}
 
-    async def start(self, producer: AIOKafkaProducer) -> None:
-        """Begin with a producer that is ours to stop."""
-        await producer.start()
-        self._producer = producer
+    async def start(self) -> None:
+        """Begin: the topics have been checked."""
+        self._plain = self._new_producer(None)
+        await self._plain.start()
         self._started.set()
+
+    async def fence(self, numbers: set[int]) -> None:
+        """Become the only writer of these partitions, before their state is recovered.
+
+        What an earlier owner has not committed is undone, and it can't commit any more.
+        """
+        if self._delivery != "exactly_once":
+            return
+        for number in numbers:
+            self._producers[number] = self._new_producer(f"{self._app.conf.id}-{number}")
+        await asyncio.gather(*(self._producers[number].start() for number in numbers))
 
     async def process(self, event: Any, records: list[Any]) -> None:
         """Apply one run of records to the task of its partition."""
@@ -57,20 +83,30 @@ class Tasks:
         await lane.process(event, records)
 
     def _open(self, number: int) -> Lane:
-        assert self._producer is not None
-        partitions = self._count()
-        assert partitions is not None
-        task = Task(number, self._instruments, self._codec)
+        partitions = partition_count(self._app, self.raw)
+        task = self._task(number)
         loaded = 0
         for key, value in self._table.data.items():
             if partition_of(key, partitions) == number:
                 task.load(key, value)
                 loaded += 1
-        log.info("partition %d: %d states recovered, on from offset %d", number, loaded, task.partition.offset + 1)
-        return Lane(task, self._producer, self._run, self._table.changelog_topic_name, self._table.data.__setitem__)
+        log.info("partition %d: %d states recovered", number, loaded)
+        changelog = self._table.changelog_topic_name
+        producer = self._producers.get(number, self._plain)
+        assert producer is not None
+        return Lane(
+            task,
+            producer,
+            self._outputs,
+            changelog,
+            self._table.data.__setitem__,
+            partial(self._app.consumer.wrote, TP(changelog, number)),
+            delivery=self._delivery,
+            commit_seconds=self._commit_seconds,
+        )
 
     def hurry(self) -> None:
-        """Flush everything at once: partitions are about to be given up."""
+        """Commit everything at once: partitions are about to be given up."""
         for lane in self.lanes.values():
             lane.hurry()
 
@@ -78,25 +114,27 @@ class Tasks:
         """Give partitions up: their state in memory is no longer ours."""
         for number in numbers & self.lanes.keys():
             await self.lanes.pop(number).close()
+        producers = [self._producers.pop(number) for number in numbers & self._producers.keys()]
+        await asyncio.gather(*map(_stop, producers))
 
-    async def tick(self, raw: str, owned: set[TP]) -> None:
+    async def tick(self, codec: Codec) -> None:
         """Put a clock record into every partition of market.raw that is ours."""
-        if self._producer is None:
+        if self._plain is None:
             return
-        value = self._codec.encode(Clock(time.time_ns()))
-        for tp in owned:
-            if tp.topic == raw:
-                await self._producer.send(raw, value, key=topics.CLOCK_KEY, partition=tp.partition)
+        value = codec.encode(Clock(time.time_ns()))
+        for tp in self._app.consumer.assignment():
+            if tp.topic == self.raw:
+                await self._plain.send(self.raw, value, key=topics.CLOCK_KEY, partition=tp.partition)
 
     async def stop(self) -> None:
-        """End: nothing is flushed here, the partitions have been given up already."""
-        await self.close(set(self.lanes))
-        if self._producer is not None:
-            await self._producer.stop()
+        """End: nothing is committed here, the partitions have been given up already."""
+        await self.close(self.lanes.keys() | self._producers.keys())
+        if self._plain is not None:
+            await _stop(self._plain)
 
 
-def fail(text: str) -> None:
-    """End the process: an exception would only end the agent, and Faust would ack what it was working on."""
-    log.critical("%s; the worker ends", text, exc_info=True)
-    logging.shutdown()
-    os._exit(1)
+async def _stop(producer: AIOKafkaProducer) -> None:
+    try:
+        await asyncio.wait_for(producer.stop(), STOP_S)
+    except TimeoutError:
+        log.warning("a producer did not end within %.0f s: Kafka is away", STOP_S)

@@ -8,6 +8,7 @@ import gc
 import logging
 import sys
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import faust
@@ -18,13 +19,15 @@ from schemas import instrument, topics
 from schemas.instrument import ConfigError
 from schemas.registry import codec_for
 from topology import admin, config
-from topology.agents import Tasks, fail
+from topology.agents import Tasks
 from topology.config import Settings
-from topology.task import applied_offset
+from topology.delivery import COMMIT_SECONDS, end
+from topology.task import Task, applied_offset
 from topology.transport import SETTINGS
-from topology.web import routing, views
+from topology.web import views
 
 CLOCK_SECONDS = 1.0
+TRANSACTION_TIMEOUT_MS = 10_000  # a dead worker's open transaction hides what is behind it for so long, at most
 BATCH_BYTES = 1 << 20  # of one produced batch, and the broker's own limit
 
 log = logging.getLogger(__name__)
@@ -44,7 +47,7 @@ class StateTable(faust.Table):  # type: ignore[type-arg]
 
 
 class App(faust.App):
-    """Faust's application, which flushes before it gives partitions up."""
+    """Faust's application, which commits before it gives partitions up, and owns alone what it takes over."""
 
     tickloom: Tasks
 
@@ -53,8 +56,13 @@ class App(faust.App):
         self.tickloom.hurry()
         super().on_rebalance_start()
 
+    async def _on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        # before Faust recovers their state: what an earlier owner could still commit would not be in it
+        await self.tickloom.fence({tp.partition for tp in assigned if tp.topic == self.tickloom.raw})
+        await super()._on_partitions_assigned(assigned, generation_id)
+
     async def on_stop(self) -> None:
-        """The worker ends: flush, commit, then let the producer go."""
+        """The worker ends: commit, then let the producers go."""
         self.tickloom.hurry()
         await super().on_stop()
         await self.tickloom.stop()
@@ -81,12 +89,16 @@ def build(settings: Settings) -> App:
     table = StateTable(app, name="symbols", key_type=bytes, value_type=bytes, changelog_topic=changelog)
     app.tables.add(table)
     instruments = instrument.load(settings.instruments)
+    codec = codec_for(settings.schema_registry_url)
     tasks = app.tickloom = Tasks(
+        app,
         table,
-        instruments,
-        codec_for(settings.schema_registry_url),
-        run,
-        lambda: routing.partition_count(app, raw) or None,
+        raw,
+        [topics.named(topic.name, run) for topic in topics.TOPICS],
+        task=lambda number: Task(number, instruments, codec),
+        producer=partial(_producer, settings),
+        delivery=settings.delivery,
+        commit_seconds=settings.commit_seconds or COMMIT_SECONDS[settings.delivery],
     )
 
     @app.agent(source, name="ticks")
@@ -95,7 +107,7 @@ def build(settings: Settings) -> App:
             try:
                 await tasks.process(event, event.value)
             except Exception:  # noqa: BLE001  an exception that leaves an agent acks its event
-                fail("a run of records could not be processed")
+                end("a run of records could not be processed", exc_info=True)
 
     @app.on_partitions_revoked.connect
     async def give_up(_app: Any, /, *args: Any, **_kwargs: Any) -> None:
@@ -105,11 +117,11 @@ def build(settings: Settings) -> App:
     async def start() -> None:
         wrong = await asyncio.to_thread(admin.check_topics, settings.broker, run)
         if wrong:
-            fail("; ".join(wrong))
-        await tasks.start(_producer(settings))
+            end("; ".join(wrong))
+        await tasks.start()
 
     async def clock() -> None:
-        await tasks.tick(raw, app.consumer.assignment())
+        await tasks.tick(codec)
 
     app.task(start)
     if not run:  # in other runs whoever feeds them writes the clock
@@ -118,11 +130,13 @@ def build(settings: Settings) -> App:
     return app
 
 
-def _producer(settings: Settings) -> AIOKafkaProducer:
+def _producer(settings: Settings, transactional_id: str | None) -> AIOKafkaProducer:
     return AIOKafkaProducer(
         bootstrap_servers=settings.brokers,
         acks="all",
         enable_idempotence=True,
+        transactional_id=transactional_id,
+        transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
         compression_type="snappy",  # aiokafka's lz4 works at level 9: a quarter of a worker's time
         max_batch_size=BATCH_BYTES,
         max_request_size=2 * BATCH_BYTES,

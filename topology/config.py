@@ -23,6 +23,7 @@ from schemas.instrument import ConfigError
 DEFAULT_FILE = Path("tickloom.yaml")
 DEFAULT_WEB_PORT = 6066  # as every Faust user expects
 CONFIG = "TICKLOOM_CONFIG"
+DELIVERIES = ("exactly_once", "at_least_once")
 ELSEWHERE = (CONFIG, "TICKLOOM_PURE")  # read here and by setup.py
 
 
@@ -36,6 +37,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data: Path | None = None  # where a worker keeps what it has on disk; None: `data` in the state directory
     instruments: Path | None = None  # a file instead of schemas/instruments.yaml
     schema_registry_url: str = ""
+    delivery: str = "exactly_once"  # or at_least_once
+    commit_seconds: float = 0.0  # between two commits; 0: as delivery.py says for each of the two
     web_host: str = "127.0.0.1"
     web_port: int = 0  # 0: 6066, or a free port where that is taken
 
@@ -148,7 +151,7 @@ def _from_file(named: str) -> dict[str, Any]:
             raise ConfigError(f"{path}: {key} is no setting{_meant(str(key), list(READ))}")
         if value is None:
             continue
-        if isinstance(value, dict | list | bool | float):
+        if isinstance(value, dict | list | bool):
             raise ConfigError(f"{path}: {key}: one text or number is expected")
         values[key] = _read(key, f"{path}: {key}", str(value))
     return values
@@ -193,6 +196,18 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _delivery(text: str) -> str:
+    if text not in DELIVERIES:
+        raise ValueError(f"{text!r} is neither {' nor '.join(DELIVERIES)}")
+    return text
+
+
+def _commit_seconds(text: str) -> float:
+    if not re.fullmatch(r"\d+(\.\d+)?", text) or not 0.01 <= float(text) <= 60:
+        raise ValueError(f"{text!r} is not a time of 0.01 to 60 seconds")
+    return float(text)
+
+
 def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
         raise ValueError(f"{text!r} is not a port between 0 and 65535")
@@ -211,6 +226,8 @@ READ: dict[str, Callable[[str], Any]] = {
     "data": _directory,
     "instruments": _directory,
     "schema_registry_url": _url,
+    "delivery": _delivery,
+    "commit_seconds": _commit_seconds,
     "web_host": str,
     "web_port": _port,
 }

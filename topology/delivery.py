@@ -1,10 +1,14 @@
-"""The way out of one partition: outputs at once, state and offsets in the order that makes a crash harmless.
+"""The way out of one partition: outputs at once, state and offset in the way that makes a crash harmless.
 
-    process -> outputs sent at once, delivery noted
-    flush:     outputs delivered -> symbols' state delivered -> the partition's own record -> acked -> committed
+    exactly_once    outputs sent at once, in a transaction; every COMMIT seconds the symbols' state and, last, the
+                    partition's own record with the offset reached join it; committed -> acked
+    at_least_once   outputs sent at once; every COMMIT seconds: outputs delivered -> the same state delivered -> acked
 
-A crash before the state is durable repeats records from the old state: the same outputs again. A crash after it
-skips them: their outputs are durable. Any failed delivery ends the process: nothing unsafe is ever acked.
+The source offset is part of the state, so it is in the transaction; what the consumer group commits afterwards only
+says where to begin to read, and records that the state has applied already are skipped. A crash before the state is
+durable repeats records from the old state and gives the same outputs again: in a transaction the first ones were
+never visible. Any failed delivery ends the process: nothing unsafe is ever acked. So does a partition's transactional
+id that another worker has taken over.
 """
 
 import asyncio
@@ -13,17 +17,19 @@ import os
 import time
 from collections.abc import Callable
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import ProducerFenced
 from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.structs import RecordMetadata
 
-from schemas.topics import TOPICS, named
 from topology.task import Produced, Task
 
-FLUSH_SECONDS = 1.0
-FLUSH_RECORDS = 50_000  # whichever comes first
-WAITING = 5_000  # outputs not yet handed to the producer, above which the partition is not read on
+COMMIT_SECONDS: Final = {"exactly_once": 0.1, "at_least_once": 1.0}
+COMMIT_RECORDS: Final = 50_000  # whichever comes first
+WAITING: Final = 5_000  # outputs not yet handed to the producer, above which the partition is not read on
+PACE_S: Final = {"exactly_once": 0.01, "at_least_once": 0.0}  # between two sends; each lane has a producer of its own
 
 log = logging.getLogger(__name__)
 
@@ -35,29 +41,51 @@ class Lane:
         self,
         task: Task,
         producer: AIOKafkaProducer,
-        run: str,
+        topics: list[str],
         changelog: str,
         saved: Callable[[bytes, bytes], None],
+        wrote: Callable[[int], None],
+        *,
+        delivery: str,
+        commit_seconds: float,
     ) -> None:
+        """Begin to send. ``topics``: their names in the order of the task's outputs.
+
+        ``saved`` is told of every state record that is durable, ``wrote`` of the changelog's last offset so far.
+        """
         self.task = task
         self._producer = producer
-        self._topics = [named(topic.name, run) for topic in TOPICS]
+        self._topics = topics
         self._changelog = changelog
-        self._saved = saved  # told of every state record that is durable
+        self._saved = saved
+        self._wrote = wrote
+        self._transactional = delivery == "exactly_once"
+        self._pace = PACE_S[delivery]
+        self._commit_seconds = commit_seconds
         self._events: list[Any] = []  # Faust events to ack, in order
-        self._sent: list[asyncio.Future[Any]] = []  # outputs under way
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
-        self._flushed = time.monotonic()
-        self._unflushed = 0
+        self._committed = time.monotonic()
+        self._uncommitted = 0
+        self._open = False  # a transaction
         self._hurry = False
         self._loop = asyncio.create_task(self._run(), name=f"lane-{task.number}")
+
+    @property
+    def commit_age(self) -> float:
+        """Seconds since the last commit while something waits for the next; 0 where nothing does."""
+        return time.monotonic() - self._committed if self._events else 0.0
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it has stopped sending."""
+        return self._loop.done()
 
     async def process(self, event: Any, records: list[Any]) -> None:
         """Apply the records of one event; returns as soon as more may come."""
         self.task.process(records)
         self._events.append(event)
-        self._unflushed += len(records)
+        self._uncommitted += len(records)
         records.clear()  # the event waits for its ack; what it brought need not
         self._wake.set()
         while self.task.waiting > WAITING:
@@ -65,7 +93,7 @@ class Lane:
             await self._room.wait()
 
     def hurry(self) -> None:
-        """Flush now and from now on at once: the partition is about to be given up."""
+        """Commit now and from now on at once: the partition is about to be given up."""
         self._hurry = True
         self._wake.set()
 
@@ -78,21 +106,20 @@ class Lane:
         try:
             while True:
                 await self._wait()
-                if self._is_due():
-                    await self._flush()
-                else:
-                    await self._send(self.task.take())
+                await self._send()
         except asyncio.CancelledError:
             raise
-        except Exception:  # whatever it is, going on could ack what is not safe
-            log.critical("partition %d: delivery failed, the worker ends", self.task.number, exc_info=True)
-            logging.shutdown()
-            os._exit(1)
+        except ProducerFenced:
+            end(f"partition {self.task.number} has been taken over by another worker while this one stood still")
+        except Exception:  # noqa: BLE001  whatever it is, going on could ack what is not safe
+            end(f"partition {self.task.number}: delivery failed", exc_info=True)
 
     async def _wait(self) -> None:
+        if self._pace and not self._hurry:
+            await asyncio.sleep(self._pace)
         if self.task.waiting == 0 and not self._is_due():
             self._wake.clear()
-            left = FLUSH_SECONDS - (time.monotonic() - self._flushed) if self._events else None
+            left = self._commit_seconds - (time.monotonic() - self._committed) if self._events else None
             try:
                 await asyncio.wait_for(self._wake.wait(), left)
             except TimeoutError:
@@ -101,46 +128,67 @@ class Lane:
     def _is_due(self) -> bool:
         if not self._events:
             return False
-        aged = time.monotonic() - self._flushed >= FLUSH_SECONDS
-        return self._hurry or aged or self._unflushed >= FLUSH_RECORDS
+        aged = time.monotonic() - self._committed >= self._commit_seconds
+        return self._hurry or aged or self._uncommitted >= COMMIT_RECORDS
 
-    async def _send(self, outputs: list[list[Produced]]) -> None:
+    async def _send(self) -> None:
+        """Send what has been made, as late as possible; where it is time, commit all up to here."""
+        outputs = dict(zip(self._topics, self.task.take(), strict=True))
         self._room.set()
-        for topic, records in zip(self._topics, outputs, strict=True):
-            if records:
-                self._sent += await self._produce(topic, records)
-        self._sent = [future for future in self._sent if not _is_delivered(future)]
-
-    async def _flush(self) -> None:
-        outputs = self.task.take()
+        if not self._is_due():
+            await self._deliver(outputs)
+            return
         state = self.task.save()
         events, self._events = self._events, []
-        self._unflushed = 0
-        self._flushed = time.monotonic()
-        await self._send(outputs)
-        sent, self._sent = self._sent, []
-        await asyncio.gather(*sent)
-        await self._save(state[:-1])
-        await self._save(state[-1:])  # the partition's own record only after all its symbols
+        self._uncommitted = 0
+        self._committed = time.monotonic()
+        changed: dict[str, list[Produced]] = {self._changelog: [(key, value, []) for key, value in state]}
+        if self._transactional:
+            end = await self._deliver(outputs | changed)
+            await self._producer.commit_transaction()
+            self._open = False
+        else:
+            await self._deliver(outputs)
+            end = await self._deliver(changed)
+        for key, value in state:
+            self._saved(key, value)
+        self._wrote(end)
         for event in events:
             event.ack()
 
-    async def _save(self, state: list[tuple[bytes, bytes]]) -> None:
-        if state:
-            records: list[Produced] = [(key, value, []) for key, value in state]
-            await asyncio.gather(*await self._produce(self._changelog, records))
-            for key, value in state:
-                self._saved(key, value)
+    async def _deliver(self, records: dict[str, list[Produced]]) -> int:
+        """Send records by topic, all at once, and wait until they are delivered; give the last offset of the last.
 
-    async def _produce(self, topic: str, records: list[Produced]) -> list[asyncio.Future[Any]]:
-        """Hand records to the producer in as few batches as fit; their delivery is to be awaited."""
-        futures = []
+        What goes to one topic arrives in its order or not at all: the partition's own record is never there before
+        the states of its symbols.
+        """
+        batches = [(topic, batch) for topic, of_it in records.items() for batch in self._batches(of_it)]
+        if not batches:
+            return -1
+        if self._transactional and not self._open:
+            await self._producer.begin_transaction()
+            self._open = True
+        send, number = self._producer.send_batch, self.task.number
+        futures = [await send(batch, topic, partition=number) for topic, batch in batches]
+        delivered: list[RecordMetadata] = await asyncio.gather(*futures)
+        return int(delivered[-1].offset + batches[-1][1].record_count() - 1)
+
+    def _batches(self, records: list[Produced]) -> list[BatchBuilder]:
+        """Put records into as few batches as fit."""
+        batches = []
         start = 0
         while start < len(records):
             batch = self._producer.create_batch()
             start += _fill(batch, records, start)
-            futures.append(await self._producer.send_batch(batch, topic, partition=self.task.number))
-        return futures
+            batches.append(batch)
+        return batches
+
+
+def end(text: str, *, exc_info: bool = False) -> None:
+    """End the process: an exception would only end the agent, and Faust would ack what it was working on."""
+    log.critical("%s; the worker ends", text, exc_info=exc_info)
+    logging.shutdown()
+    os._exit(1)
 
 
 def _fill(batch: BatchBuilder, records: list[Produced], start: int) -> int:
@@ -158,10 +206,3 @@ def _fill(batch: BatchBuilder, records: list[Produced], start: int) -> int:
     batch._relative_offset = number
     batch.close()
     return number
-
-
-def _is_delivered(future: "asyncio.Future[Any]") -> bool:
-    if not future.done():
-        return False
-    future.result()  # raises where the delivery failed
-    return True

@@ -12,8 +12,8 @@ Theory of operation.
    A run whose Acks is not the partition's present one is dropped, for the seek delivers it again; an ack of
    an earlier span lands in an object that nobody commits from. No generation numbers are compared.
  - The offset committed is that of the last record of the longest acked prefix, in delivery order, plus one.
-   Holes in the offsets (compaction, transaction markers) mean nothing here. Faust's own `_acked`, `_gap` and
-   `_read_offset` stay empty.
+   Holes in the offsets (compaction, transaction markers) mean nothing here; markers at the end of a partition
+   count as done, or it would seem to lag for ever. Faust's own `_acked`, `_gap` and `_read_offset` stay empty.
  - Backpressure: a partition is not taken from while WAITING of its batches have not been begun by an agent, or
    while OUT_RECORDS or OUT_BYTES of it are not acked. A batch has at most `broker_max_poll_records` records and
    comes from one fetch of at most `consumer_max_fetch_size` bytes; aiokafka holds one more fetch per partition.
@@ -106,6 +106,15 @@ class Acks:
         self.records += records
         self.bytes += size
 
+    def skip(self, position: int) -> None:
+        """Nothing is left to deliver below this offset: what ends a partition are transaction markers."""
+        if not self._order:
+            self.commit = max(position, self.commit or 0)
+        elif position - 1 > self._order[-1]:  # done as soon as what is out before it is
+            self.deliver(position - 1)
+            self.begin()
+            self.ack(position - 1)
+
     def begin(self) -> None:
         """An agent begins the next batch."""
         self.waiting -= 1
@@ -191,7 +200,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         # Faust leaves no way to set these two; aiokafka reads them when it starts.
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
-        consumer._isolation_level = self.transport.isolation_level
+        consumer._isolation_level = "read_committed"
         return consumer
 
     async def fetch(self, wanted: frozenset[TP]) -> list[Run]:
@@ -342,6 +351,8 @@ class Consumer(driver.Consumer):
                     await self._recover(run)
                 elif run.records:
                     self._deliver(run)
+                else:
+                    run.acks.skip(run.position)
                 return
             await asyncio.sleep(HELD_WAIT_S)
 
@@ -482,5 +493,3 @@ class Transport(driver.Transport):
     """Faust's aiokafka transport with batches; find it as `tickloom://`."""
 
     Consumer: ClassVar[type[Consumer]] = Consumer
-    # read_committed hides records of open and aborted transactions; set it before the worker starts.
-    isolation_level = "read_uncommitted"

@@ -1,6 +1,5 @@
 """The metrics say what the state says, and nothing that is not known."""
 
-import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,7 +21,7 @@ def steady(source: str, count: int = 10, start: int = NOON) -> list[Record]:
 def lane_of(partition: Partition, **fields: Any) -> SimpleNamespace:
     """As much of a lane as the metrics look at."""
     task = SimpleNamespace(partition=partition, processed=20, dead_letters={"UNDECODABLE": 2}, offset=19, waiting=3)
-    return SimpleNamespace(task=task, _events=[], _flushed=time.monotonic() - 5, **fields)
+    return SimpleNamespace(task=task, commit_age=5.0, **fields)
 
 
 def scraped(lanes: dict[int, Any], ready: str = "", end: int | None = 25) -> dict[tuple[str, ...], float]:
@@ -50,6 +49,7 @@ def test_the_metrics_count_what_the_state_counts_by_partition_source_and_reason(
     assert values["tickloom_records_processed_total", "4"] == 20
     assert values["tickloom_dead_letters_total", "4", "UNDECODABLE"] == 2
     assert values["tickloom_consumer_lag_records", "4"] == 5
+    assert values["tickloom_commit_age_seconds", "4"] == 5
     assert values["tickloom_stream_time_seconds", "4"] == pytest.approx((NOON + 11 * SECOND) / SECOND)
     assert values["tickloom_sources", "a", "disconnected"] == 1
     assert values["tickloom_sources", "a", "stale"] == 0  # known to be none, not unknown
@@ -64,10 +64,3 @@ def test_the_metrics_say_nothing_that_is_not_known() -> None:
     values = scraped({4: lane_of(Partition(4, {}))}, ready="recovering", end=None)
     assert values["tickloom_worker_ready",] == 0
     assert ("tickloom_consumer_lag_records", "4") not in values
-
-
-def test_a_flush_is_only_due_while_something_waits_for_it() -> None:
-    lane: Any = lane_of(Partition(0, {}))
-    assert metrics.flush_age(lane) == 0
-    lane._events = [object()]
-    assert 5 <= metrics.flush_age(lane) < 60

@@ -5,7 +5,6 @@ sum them over workers by ``rate``, not by value. Those of records and dead lette
 Nothing is labelled by symbol: there may be thousands.
 """
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
@@ -80,10 +79,10 @@ class WorkerCollector(Collector):
             },
         )
         yield _gauge(
-            "flush_age_seconds",
+            "commit_age_seconds",
             "How long records that were processed wait to be made durable and committed.",
             by,
-            {(str(number),): flush_age(lane) for number, lane in lanes},
+            {(str(number),): lane.commit_age for number, lane in lanes},
         )
         yield _gauge(
             "outputs_waiting_records",
@@ -101,16 +100,6 @@ def registry(collector: WorkerCollector) -> CollectorRegistry:
     PlatformCollector(registry=found)
     GCCollector(registry=found)
     return found
-
-
-def flush_age(lane: Lane) -> float:
-    """Seconds since the last flush while something waits for the next; 0 where nothing does."""
-    return time.monotonic() - lane._flushed if lane._events else 0.0
-
-
-def is_dead(lane: Lane) -> bool:
-    """Whether a lane has stopped sending, though its partition is still here."""
-    return lane._loop.done()
 
 
 def _feeds(lanes: list[tuple[int, Lane]]) -> Iterator[tuple[str, Feed]]:

@@ -14,7 +14,7 @@ import msgspec
 from schemas.codec import Codec
 from schemas.instrument import Instrument
 from topology.agents import Tasks
-from topology.partitioning import partition_of
+from topology.partitioning import partition_count, partition_of
 from topology.stages.partition import Partition
 from topology.task import Task
 
@@ -163,15 +163,6 @@ class Router:
                 except ValueError as error:
                     raise Unavailable(str(error)) from error
         return task.partition
-
-
-def partition_count(app: Any, topic: str) -> int:
-    """How many partitions a topic has, from the metadata that the consumer holds; 0 while it has none.
-
-    Faust's own ``consumer.topic_partitions`` knows it only in the worker that leads the group.
-    """
-    client = app.consumer._thread._consumer
-    return len(client.partitions_for_topic(topic) or ()) if client else 0
 
 
 def _shared_address(number: int, address: str) -> str:

@@ -145,7 +145,7 @@ class Views:
 
     async def healthz(self, _request: Request) -> Reply:
         """200 while the event loop turns (else there is no answer at all) and every partition's outputs are sent."""
-        dead = [number for number, lane in sorted(self._tasks.lanes.items()) if metrics.is_dead(lane)]
+        dead = [number for number, lane in sorted(self._tasks.lanes.items()) if lane.is_dead]
         if dead:
             return _error(
                 503, f"the delivery of partitions {', '.join(map(str, dead))} has stopped: restart the worker"
