@@ -137,7 +137,7 @@ MARKETS = (
 )
 
 
-def instruments(classes: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def instruments(classes: dict[str, dict[str, Any]], markets: tuple[Market, ...] = MARKETS) -> dict[str, Any]:
     """Describe the markets as an instruments file does; they never close, so that any day will do.
 
     classes: those of schemas/instruments.yaml, whose rules are kept where RULES does not say otherwise.
@@ -156,7 +156,7 @@ def instruments(classes: dict[str, dict[str, Any]]) -> dict[str, Any]:
                 "price_scale": market.price_scale,
                 "sources": sources,
             }
-            for market in MARKETS
+            for market in markets
         },
     }
 
@@ -237,6 +237,7 @@ class Feed:
     seed: int
     start_ns: int
     end_ns: int = 0
+    markets: tuple[Market, ...] = MARKETS
 
     def __post_init__(self) -> None:
         self.injecting = True
@@ -251,7 +252,7 @@ class Feed:
         self._spikes = 0  # since the last jump
         self._reserved: list[_Pair] = []  # their outage is next: nothing else may disturb them now
         self._last_ns = {"outage": self.start_ns, "price": self.start_ns, "clock": self.start_ns}
-        self._prices = [_Price(m, float(m.price), float(m.price)) for m in MARKETS]
+        self._prices = [_Price(m, float(m.price), float(m.price)) for m in self.markets]
         self._pairs = [_Pair(broker, price) for price in self._prices for broker in BROKERS]
         for broker in BROKERS:
             self._later(0, partial(self._open, broker))
