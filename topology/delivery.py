@@ -22,7 +22,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import ProducerFenced
 from aiokafka.producer.message_accumulator import BatchBuilder
-from aiokafka.structs import RecordMetadata
+from aiokafka.structs import RecordMetadata, TopicPartition
 
 from topology.task import Produced, Task
 
@@ -57,6 +57,8 @@ class Lane:
         self._producer = producer
         self._topics = topics
         self._changelog = changelog
+        self._usual: set[str] = set()  # topics of the last transaction
+        self._sent: set[str] = set()  # and of this one
         self._saved = saved
         self._wrote = wrote
         self._transactional = delivery == "exactly_once"
@@ -147,6 +149,7 @@ class Lane:
             end = await self._deliver(outputs | changed)
             await self._producer.commit_transaction()
             self._open = False
+            self._usual, self._sent = self._sent, set()
         else:
             await self._deliver(outputs)
             end = await self._deliver(changed)
@@ -162,16 +165,23 @@ class Lane:
         What goes to one topic arrives in its order or not at all: the partition's own record is never there before
         the states of its symbols.
         """
+        self._sent.update(topic for topic, of_it in records.items() if of_it)
         batches = [(topic, batch) for topic, of_it in records.items() for batch in self._batches(of_it)]
         if not batches:
             return -1
         if self._transactional and not self._open:
-            await self._producer.begin_transaction()
-            self._open = True
+            await self._begin()
         send, number = self._producer.send_batch, self.task.number
         futures = [await send(batch, topic, partition=number) for topic, batch in batches]
         delivered: list[RecordMetadata] = await asyncio.gather(*futures)
         return int(delivered[-1].offset + batches[-1][1].record_count() - 1)
+
+    async def _begin(self) -> None:
+        """Open a transaction; what the last one had is added in a single request, not topic by topic as it comes."""
+        await self._producer.begin_transaction()
+        self._open = True
+        for topic in self._usual:
+            self._producer._txn_manager.maybe_add_partition_to_txn(TopicPartition(topic, self.task.number))
 
     def _batches(self, records: list[Produced]) -> list[BatchBuilder]:
         """Put records into as few batches as fit."""
