@@ -36,6 +36,7 @@ EARLIEST: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 ANSWER_S: Final = 5.0  # a broker that is there answers within this
 CHANGE_S: Final = 30.0  # making or removing topics may take the controller this long
+LOOKED_INTO: Final = 10_000  # a rest that is no longer than this may be only markers of transactions
 
 #: What a broker says for a moment after a start, after a topic was made, or when a group is used first.
 PASSING: Final = (
@@ -446,14 +447,56 @@ def committed(admin: AdminClient, group: str, partitions: Iterable[tuple[str, in
 
 
 def _lag(admin: AdminClient, group: str, topics: list[str]) -> dict[str, dict[int, int]]:
-    """Records between what the group has committed and the end; without a commit, all there are."""
+    """Records between what the group has committed and the end; without a commit, all there are.
+
+    A short rest is looked into: transactions end with markers, which take offsets and are never committed.
+    """
     starts = offsets(admin, topics, EARLIEST)
     ends = offsets(admin, topics, LATEST)
     done = committed(admin, group, [(topic, number) for topic, partitions in ends.items() for number in partitions])
-    return {
-        topic: {
-            number: max(0, end - max(done.get((topic, number), 0), starts[topic][number]))
-            for number, end in partitions.items()
-        }
+    since = {
+        (topic, number): max(done.get((topic, number), 0), starts[topic][number])
+        for topic, partitions in ends.items()
+        for number in partitions
+    }
+    lag = {
+        topic: {number: max(0, end - since[topic, number]) for number, end in partitions.items()}
         for topic, partitions in ends.items()
     }
+    short = {place: offset for place, offset in since.items() if 0 < lag[place[0]][place[1]] <= LOOKED_INTO}
+    for topic, number in _markers_only(admin, short):
+        lag[topic][number] = 0
+    return lag
+
+
+def _markers_only(admin: AdminClient, since: dict[tuple[str, int], int]) -> list[tuple[str, int]]:
+    """Of the partitions those in which a reader of what is committed finds no record from an offset on."""
+    if not since:
+        return []
+    addresses = ",".join(f"{broker.host}:{broker.port}" for broker in _metadata(admin).brokers.values())
+    settings: dict[str, Any] = {
+        "bootstrap.servers": addresses,
+        "group.id": "tickloom-lag",  # demanded by the client; nothing is committed under it
+        "enable.auto.commit": False,
+        "enable.partition.eof": True,
+        "isolation.level": "read_committed",
+        "auto.offset.reset": "earliest",
+        "queued.max.messages.kbytes": 1024,
+        "log_level": 0,
+    }
+    consumer = Consumer(settings)
+    left, found = set(since), []
+    limit = time.monotonic() + ANSWER_S
+    try:
+        consumer.assign([TopicPartition(*place, offset) for place, offset in since.items()])
+        while left and time.monotonic() < limit:
+            for message in consumer.consume(100, timeout=0.1):
+                place = (message.topic() or "", message.partition() or 0)
+                error = message.error()
+                if error is not None and error.code() == KafkaError._PARTITION_EOF and place in left:
+                    found.append(place)
+                if error is None or error.code() == KafkaError._PARTITION_EOF:
+                    left.discard(place)
+    finally:
+        consumer.close()
+    return found

@@ -19,6 +19,7 @@ from deploy.local import Stack
 from schemas import topics
 from schemas.codec import Codec
 from schemas.instrument import ConfigError, load
+from topology import running
 from topology.config import Settings
 from topology.driver import TopologyDriver
 from topology.importing import job
@@ -260,16 +261,16 @@ def test_a_wrong_time_zone_is_said_before_anything_is_started(tmp_path, monkeypa
 
 
 def test_only_one_import_of_a_run_is_under_way(tmp_path):
-    second = job.alone(tmp_path / "lock", "may")
-    expected = pytest.raises(job.ImportStopped, match="another import of run may is under way")
-    with job.alone(tmp_path / "lock", "may"), expected:
+    second = running.alone(tmp_path / "lock", "may")
+    expected = pytest.raises(running.RunStopped, match="another import of run may is under way")
+    with running.alone(tmp_path / "lock", "may"), expected:
         second.__enter__()
-    with job.alone(tmp_path / "lock", "may"):
+    with running.alone(tmp_path / "lock", "may"):
         pass
 
 
 def test_a_process_ends_with_the_import_that_started_it():
-    inner = "import time; from topology.importing import job; job.end_with({}); print('up', flush=True); time.sleep(60)"
+    inner = "import time; from topology import running; running.end_with({}); print('up', flush=True); time.sleep(60)"
     outer = (
         "import os, subprocess, sys, time\n"
         f"child = subprocess.Popen([sys.executable, '-c', {inner!r}.format(os.getpid())])\n"
@@ -286,6 +287,6 @@ def test_a_process_ends_with_the_import_that_started_it():
 
 def test_the_reason_of_an_end_is_the_last_error_of_the_log():
     log = "[INFO] starting\n[..] [ERROR] no such topic: make it\nTraceback ...\n[INFO] Closing event loop\n"
-    assert job.why(log) == "[..] [ERROR] no such topic: make it"
-    assert job.why("one\ntwo\n\n") == "two"
-    assert job.why("") == "it said nothing"
+    assert running.why(log) == "[..] [ERROR] no such topic: make it"
+    assert running.why("one\ntwo\n\n") == "two"
+    assert running.why("") == "it said nothing"

@@ -7,46 +7,30 @@ Rule: the same files give the same run, however often the import is interrupted.
                                                                      summary <- topics of the run
 """
 
-import fcntl
 import hashlib
-import os
 import re
-import signal
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from connectors.archive import manifest as listing
 from connectors.archive.file import ArchiveError, Asked, BadRow, TickFile
 from connectors.runtime.history import History
 from connectors.runtime.producer import RawProducer
-from deploy import local
 from schemas import instrument
 from schemas.instrument import ConfigError, Instrument
 from schemas.registry import codec_for
-from topology import admin
 from topology.config import Settings
 from topology.importing import summary
-from topology.storage import database
+from topology.running import Running, alone, bars, plain_console, stopping
 
-NAMES: Final = ("worker", "sink")  # the commands, in the order of admin.groups
-LOOK_EVERY_S: Final = 1.0  # at the groups and processes
-STUCK_S: Final = 120.0
-STOP_LIMIT_S: Final = 30.0
 SHOWN: Final = 10  # bad files and rows named one by one
-
-
-class ImportStopped(OSError):
-    """The import cannot go on; the text is one line that says why and what to do."""
 
 
 def run_import(
@@ -62,9 +46,7 @@ def run_import(
     hour: str = "",
 ) -> int:
     """Import, and return the exit code: 1 where a file could not be read. Raises what `tickloom` explains."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
+    console = plain_console()
     instruments = instrument.load(settings.instruments)
     if manifest and paths:
         raise ConfigError("give paths or --manifest, not both")
@@ -128,20 +110,6 @@ def describe(console: Console, files: Sequence[TickFile], run: str) -> None:
     console.print(f"run [bold]{run}[/]", highlight=False)
 
 
-@contextmanager
-def stopping() -> Iterator[None]:
-    """Let SIGTERM end an import as Ctrl-C does."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 class Import:
     """One import under way."""
 
@@ -159,88 +127,24 @@ class Import:
         self._files = files
         self._unreadable = unreadable
         self._codec = codec_for(settings.schema_registry_url)
-        self._folder = settings.state / "runs" / settings.run
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._looked = 0.0
-        self._moved = time.monotonic()
-        self._behind: tuple[int, int] | None = None
+        self._running = Running(console, settings)
 
     def run(self, stack: ExitStack) -> int:
         """Do it all; what is started is stopped by ``stack``."""
-        for folder in (self._folder, self._settings.data_dir):
-            folder.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(alone(self._folder / "lock", self._settings.run))
-        self._start(stack)
-        settings = self._settings
+        running = self._running
+        running.folder.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(alone(running.folder / "lock", self._settings.run))
+        running.start_servers(stack)
+        running.start_processes(stack)
+        settings = self._settings = running.settings
         began = time.monotonic()
         producer = RawProducer(settings.broker, settings.run, self._codec)
         stack.callback(producer.abandon)
         history = History(producer, settings.broker, settings.run, self._codec)
-        with self._progress() as progress:
+        with bars(self._console) as progress:
             self._write(history, progress)
-            self._settle(history, progress)
+            running.settle(progress)
         return self._report(history, time.monotonic() - began)
-
-    def _start(self, stack: ExitStack) -> None:
-        """Start the servers, make topics and tables, start worker and sink: each where it is missing."""
-        given = self._settings
-        before = local.status(given.state)
-        if not (before and (before.kafka_pid or before.postgres_pid)):
-            stack.callback(local.stop, given.state)
-        with self._console.status("starting") as status:
-            started = local.start(
-                given.state, kafka=not given.broker, postgres=not given.database, say=lambda line: status.update(line)
-            )
-            settings = self._settings = msgspec.structs.replace(
-                given, broker=given.broker or started.broker, database=given.database or started.database
-            )
-            made = admin.create_topics(settings.broker, settings.run)
-            database.migrate(settings.database, status.update)
-            stack.callback(self._end)
-            if made:  # nobody can be at work in it yet
-                groups = [admin.Group(name, "dead", 0, {}) for name in NAMES]
-            else:
-                groups = admin.groups(admin.connect(settings.broker), settings.run)
-            self._start_missing(groups)
-
-    def _start_missing(self, groups: Sequence[admin.Group]) -> None:
-        """Start a worker and a sink where nobody does their work. Looked at again later: one may be ending."""
-        for name, group in zip(NAMES, groups, strict=True):
-            if not group.members and name not in self._processes:
-                self._processes[name] = self._process(name)
-
-    def _end(self) -> None:
-        """Stop what was started, in the end by force."""
-        for process in self._processes.values():
-            process.terminate()
-        for process in self._processes.values():
-            try:
-                process.wait(STOP_LIMIT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-    def _process(self, name: str) -> "subprocess.Popen[bytes]":
-        with (self._folder / f"{name}.log").open("wb") as log:
-            return subprocess.Popen(
-                [sys.executable, "-c", f"from topology.importing.job import child; child({os.getpid()})", name],
-                env={**os.environ, **self._settings.environment()},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for the import, which stops them in order
-            )
-
-    def _progress(self) -> Progress:
-        return Progress(
-            TextColumn("{task.description:<8}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>4.0f} %  {task.fields[note]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=self._console,
-        )
 
     def _write(self, history: History, progress: Progress) -> None:
         total = sum(file.size for file in self._files)
@@ -254,50 +158,11 @@ class Import:
                 completed=sum(file.read for file in self._files),
                 note=f"{history.rows:>12,} rows {rate:>9,.0f}/s",
             )
-            if time.monotonic() - self._looked > LOOK_EVERY_S:
-                self._check_processes()
+            self._running.look()
 
         grace = max(self._instruments[file.symbol].rules.grace_ns for file in self._files)
         history.write(self._files, self._unreadable, grace, report)
         progress.update(reading, completed=total)
-
-    def _settle(self, history: History, progress: Progress) -> None:
-        """Wait until the worker has processed everything and the sink has stored what came of it."""
-        client = admin.connect(self._settings.broker)
-        bars = [progress.add_task(name, total=None, note="") for name in ("worker", "database")]
-        most = [0, 0]
-        while True:
-            groups = admin.groups(client, self._settings.run)
-            self._start_missing(groups)
-            behind = [group.total for group in groups]
-            for number, left in enumerate(behind):
-                most[number] = max(most[number], left)
-                self._bar(progress, bars[number], left, most[number])
-            if not any(behind):
-                return
-            self._check_processes()
-            self._check_movement((behind[0], behind[1]))
-            time.sleep(0.2)
-
-    def _bar(self, progress: Progress, bar: TaskID, left: int, most: int) -> None:
-        progress.update(bar, total=max(most, 1), completed=max(most, 1) - left, note=f"{left:>12,} records to go")
-
-    def _check_processes(self) -> None:
-        self._looked = time.monotonic()
-        for name, process in self._processes.items():
-            if (code := process.poll()) is not None:
-                log = self._folder / f"{name}.log"
-                reason = why(log.read_text(errors="replace"))
-                raise ImportStopped(f"the {name} ended with code {code}: {reason} (all of it: {log})")
-
-    def _check_movement(self, behind: tuple[int, int]) -> None:
-        if behind != self._behind:
-            self._behind, self._moved = behind, time.monotonic()
-        elif time.monotonic() - self._moved > STUCK_S:
-            raise ImportStopped(
-                f"nothing has moved for {STUCK_S:.0f} s ({behind[0]:,} records before the worker, {behind[1]:,} "
-                f"before the database): see the logs in {self._folder}; the same command goes on"
-            )
 
     def _report(self, history: History, seconds: float) -> int:
         console, run = self._console, self._settings.run
@@ -314,39 +179,3 @@ class Import:
             console.print(f"[red]{missing:,} ticks are not accounted for[/]: please report it", highlight=False)
         console.print(f"look at it: TICKLOOM_RUN={run} tickloom candles {self._files[0].symbol}", highlight=False)
         return 1 if missing or history.unreadable else 0
-
-
-def why(log: str) -> str:
-    """The line of a log that tells most of an end: its last error, else its last line."""
-    lines = [line.strip() for line in log.splitlines() if line.strip()] or ["it said nothing"]
-    return next((line for line in reversed(lines) if re.search(r"\b(CRITICAL|ERROR)\b|^Error", line)), lines[-1])
-
-
-@contextmanager
-def alone(path: Path, run: str) -> Iterator[None]:
-    """Hold a run's lock. Raises ImportStopped where another import holds it."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ImportStopped(f"another import of run {run} is under way: wait for it, or stop it") from error
-        yield
-
-
-def child(parent: int) -> None:
-    """Run a `tickloom` command that ends when the process ``parent`` has gone, however that ended."""
-    end_with(parent)
-    from topology.cli import main
-
-    main(prog_name="tickloom")
-
-
-def end_with(parent: int) -> None:
-    """Send this process SIGTERM once it is no longer a child of ``parent``."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
