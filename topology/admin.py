@@ -53,6 +53,11 @@ PASSING: Final = (
 SUNK: Final = (TICK, BEST, CANDLE, GAP, STATUS, DEAD_LETTER)
 #: For every topic: times in our records come from brokers and files, and must not decide what Kafka keeps.
 APPEND_TIME: Final = {"message.timestamp.type": "LogAppendTime"}
+#: market.raw of a replay is a copy: its records keep the time at which the original was appended, however old.
+COPIED: Final = {"message.timestamp.type": "CreateTime", "retention.ms": "-1", "retention.bytes": "-1"}
+#: What a replay made stays until it is dropped, for it is there to be compared.
+KEPT: Final = {"retention.ms": "-1", "retention.bytes": "-1", "min.compaction.lag.ms": str(2**63 - 1)}
+REPLAY: Final = "replay-"  # the names of such runs begin with this
 #: Kafka's own settings would let a topic grow to a gigabyte, or a week, before it is first compacted.
 COMPACTION: Final = {
     "segment.bytes": str(64 << 20),
@@ -133,13 +138,14 @@ def create_command(run: str) -> str:
 
 def plans(run: str) -> list[Plan]:
     """Every topic of a run: those of the topic table, and the changelog of the state."""
+    stamped, kept = (COPIED, KEPT) if run.startswith(REPLAY) else (APPEND_TIME, {})
     rows = [
         Plan(
             name=named(topic.name, run),
             key=topic.key,
             doc=topic.doc,
-            required={"cleanup.policy": topic.cleanup} | (APPEND_TIME if topic is RAW else {}),
-            initial=APPEND_TIME | (COMPACTION if topic.cleanup == "compact" else {}),
+            required={"cleanup.policy": topic.cleanup} | (stamped if topic is RAW else {}),
+            initial=APPEND_TIME | (COMPACTION if topic.cleanup == "compact" else {}) | kept,
         )
         for topic in TOPICS
     ]

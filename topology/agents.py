@@ -22,6 +22,7 @@ from topology.delivery import Lane
 from topology.partitioning import partition_count, partition_of
 from topology.task import Task
 
+WAITING: Final = 40_000  # outputs of all lanes not yet handed to a producer, above which nothing more is taken up
 STOP_S: Final = 5.0  # for a producer to let go
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class Tasks:
         self._commit_seconds = commit_seconds
         self._plain: AIOKafkaProducer | None = None
         self._started = asyncio.Event()
+        self._room = asyncio.Event()
         self._producers: dict[int, AIOKafkaProducer] = {}  # transactional ones
         self.lanes: dict[int, Lane] = {}
 
@@ -74,13 +76,16 @@ class Tasks:
         await asyncio.gather(*(self._producers[number].start() for number in numbers))
 
     async def process(self, event: Any, records: list[Any]) -> None:
-        """Apply one run of records to the task of its partition."""
+        """Apply one run of records to the task of its partition; returns as soon as more may come."""
         await self._started.wait()
         number = records[0].partition
         lane = self.lanes.get(number)
         if lane is None:
             lane = self.lanes[number] = self._open(number)
-        await lane.process(event, records)
+        lane.process(event, records)
+        while sum(lane.task.waiting for lane in self.lanes.values()) > WAITING:
+            self._room.clear()
+            await self._room.wait()
 
     def _open(self, number: int) -> Lane:
         partitions = partition_count(self._app, self.raw)
@@ -101,6 +106,7 @@ class Tasks:
             changelog,
             self._table.data.__setitem__,
             partial(self._app.consumer.wrote, TP(changelog, number)),
+            self._room.set,
             delivery=self._delivery,
             commit_seconds=self._commit_seconds,
         )
@@ -114,6 +120,7 @@ class Tasks:
         """Give partitions up: their state in memory is no longer ours."""
         for number in numbers & self.lanes.keys():
             await self.lanes.pop(number).close()
+        self._room.set()
         producers = [self._producers.pop(number) for number in numbers & self._producers.keys()]
         await asyncio.gather(*map(_stop, producers))
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SECTIONS = {
     "Begin": ("demo", "local", "status"),
-    "Prices": ("import", "candles"),
+    "Prices": ("import", "replay", "candles"),
     "Run it on your Kafka": ("topics", "worker", "sink"),
 }
 
@@ -48,6 +48,7 @@ Environment, or the same keys in tickloom.yaml (or where TICKLOOM_CONFIG points)
 Examples:
   tickloom demo --seconds 90
   tickloom import 20240105_quote.zip --source fxcm --symbol EURUSD
+  tickloom replay --from 2024-01-05 --config tighter.yaml --run tighter
   tickloom candles EURUSD --from 2024-01-05T08:00 --to 2024-01-05T09:00
 """
 
@@ -57,6 +58,7 @@ KNOWN_ERRORS = (
     ("schemas.instrument", "ConfigError", ""),
     ("deploy.local", "LocalStackError", ""),
     ("topology.admin", "BrokerError", ""),
+    ("topology.replay.compare", "NotComparable", ""),
     ("connectors.archive.file", "ArchiveError", ""),
     ("psycopg", "OperationalError", "the database (TICKLOOM_DATABASE): "),
     ("psycopg", "Error", "the database: "),
@@ -292,6 +294,51 @@ class Moment(click.ParamType):
         except ValueError:
             self.fail(f"{value!r} is no time as in 2024-01-05 or 2024-01-05T08:00", param, ctx)
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+class Place(Moment):
+    """A time at which Kafka got a record, or an offset in every partition."""
+
+    name = "time|offset"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse it; eight digits are a date."""
+        text = str(value)
+        return int(text) if text.isdecimal() and len(text) != 8 else super().convert(value, param, ctx)
+
+
+@main.group(invoke_without_command=True)
+@click.option("--from", "since", type=Place(), help="[default: the first record there is]")
+@click.option("--to", "until", type=Place(), help="Not included. [default: the last record there is now]")
+@click.option("--symbols", default="", metavar="EURUSD,…", help="[default: all]")
+@click.option("--config", type=click.Path(path_type=Path, exists=True), help="Another instruments.yaml.")
+@click.option("--run", default="", help="Its name. [default: one made of all of this]")
+@click.option("--rate", type=click.FloatRange(min=1), help="Records a second at most. [default: no limit]")
+@click.option("--nice", type=click.IntRange(0, 19), default=10, show_default=True, help="Stand back for others.")
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--times", type=click.IntRange(min=1), default=1, show_default=True, help="As many partitions.")
+@click.option("--warm-up", type=click.FloatRange(min=0), default=30.0, show_default=True, help="Minutes before --from.")
+@click.pass_context
+def replay(
+    ctx: click.Context,
+    /,
+    symbols: str,
+    run: str,
+    rate: float | None,
+    nice: int,
+    workers: int,
+    warm_up: float,
+    **how: Any,
+) -> None:
+    """market.raw once more, by other rules or code"""
+    if ctx.invoked_subcommand:
+        return
+    settings = _settings()
+    from topology.replay.job import Asked, run_replay
+
+    names = tuple(name.strip() for name in symbols.split(",") if name.strip())
+    asked = Asked(symbols=names, warm_up_s=60 * warm_up, **how)
+    sys.exit(run_replay(settings, asked, run, rate=rate or 0.0, workers=workers, nice=nice))
 
 
 @main.command()

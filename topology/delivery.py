@@ -28,7 +28,6 @@ from topology.task import Produced, Task
 
 COMMIT_SECONDS: Final = {"exactly_once": 0.1, "at_least_once": 1.0}
 COMMIT_RECORDS: Final = 50_000  # whichever comes first
-WAITING: Final = 5_000  # outputs not yet handed to the producer, above which the partition is not read on
 PACE_S: Final = {"exactly_once": 0.01, "at_least_once": 0.0}  # between two sends; each lane has a producer of its own
 
 log = logging.getLogger(__name__)
@@ -45,13 +44,15 @@ class Lane:
         changelog: str,
         saved: Callable[[bytes, bytes], None],
         wrote: Callable[[int], None],
+        took: Callable[[], None],
         *,
         delivery: str,
         commit_seconds: float,
     ) -> None:
         """Begin to send. ``topics``: their names in the order of the task's outputs.
 
-        ``saved`` is told of every state record that is durable, ``wrote`` of the changelog's last offset so far.
+        ``saved`` is told of every state record that is durable, ``wrote`` of the changelog's last offset so far,
+        ``took`` that the task's outputs have been taken.
         """
         self.task = task
         self._producer = producer
@@ -61,12 +62,12 @@ class Lane:
         self._sent: set[str] = set()  # and of this one
         self._saved = saved
         self._wrote = wrote
+        self._took = took
         self._transactional = delivery == "exactly_once"
         self._pace = PACE_S[delivery]
         self._commit_seconds = commit_seconds
         self._events: list[Any] = []  # Faust events to ack, in order
         self._wake = asyncio.Event()
-        self._room = asyncio.Event()
         self._committed = time.monotonic()
         self._uncommitted = 0
         self._open = False  # a transaction
@@ -83,16 +84,13 @@ class Lane:
         """Whether it has stopped sending."""
         return self._loop.done()
 
-    async def process(self, event: Any, records: list[Any]) -> None:
-        """Apply the records of one event; returns as soon as more may come."""
+    def process(self, event: Any, records: list[Any]) -> None:
+        """Apply the records of one event."""
         self.task.process(records)
         self._events.append(event)
         self._uncommitted += len(records)
         records.clear()  # the event waits for its ack; what it brought need not
         self._wake.set()
-        while self.task.waiting > WAITING:
-            self._room.clear()
-            await self._room.wait()
 
     def hurry(self) -> None:
         """Commit now and from now on at once: the partition is about to be given up."""
@@ -136,7 +134,7 @@ class Lane:
     async def _send(self) -> None:
         """Send what has been made, as late as possible; where it is time, commit all up to here."""
         outputs = dict(zip(self._topics, self.task.take(), strict=True))
-        self._room.set()
+        self._took()
         if not self._is_due():
             await self._deliver(outputs)
             return

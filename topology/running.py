@@ -38,13 +38,11 @@ class RunStopped(OSError):
 class Running:
     """The servers and processes of one run. ``settings`` names the servers once they are started."""
 
-    def __init__(self, console: Console, settings: Settings, *, workers: int = 1, nice: int = 0) -> None:
-        """``nice``: how much the processes stand back for others; 0: not at all."""
+    def __init__(self, console: Console, settings: Settings, *, workers: int = 1) -> None:
         self.settings = settings
         self.folder = settings.state / "runs" / settings.run
         self._console = console
         self._workers = ["worker", *(f"worker-{number}" for number in range(2, workers + 1))]
-        self._nice = nice
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._looked = 0.0
         self._moved = time.monotonic()
@@ -88,7 +86,7 @@ class Running:
         more = {}
         if name.startswith("worker-"):  # each needs files of its own
             more["TICKLOOM_DATA"] = str(self.folder / name)
-        code = f"from topology.running import child; child({os.getpid()}, {self._nice})"
+        code = f"from topology.running import child; child({os.getpid()})"
         with (self.folder / f"{name}.log").open("wb") as log:
             return subprocess.Popen(
                 [sys.executable, "-c", code, name.partition("-")[0]],
@@ -120,13 +118,14 @@ class Running:
         client = admin.connect(self.settings.broker)
         bars = [progress.add_task(name, total=None, note="") for name in ("worker", "database")]
         most = [0, 0]
+        began = time.monotonic()
         while True:
             groups = admin.groups(client, self.settings.run)
             self._start_missing(groups)
             behind = (groups[0].total, groups[1].total)
             for number, left in enumerate(behind):
                 most[number] = max(most[number], left)
-                _bar(progress, bars[number], left, most[number])
+                _bar(progress, bars[number], left, most[number], time.monotonic() - began)
             if not any(behind):
                 return
             self._check_processes()
@@ -164,8 +163,10 @@ def bars(console: Console) -> Progress:
     )
 
 
-def _bar(progress: Progress, bar: TaskID, left: int, most: int) -> None:
-    progress.update(bar, total=max(most, 1), completed=max(most, 1) - left, note=f"{left:>12,} records to go")
+def _bar(progress: Progress, bar: TaskID, left: int, most: int, seconds: float) -> None:
+    pace = (most - left) / max(seconds, 0.001)
+    note = f"{left:>12,} records to go {pace:>9,.0f}/s"
+    progress.update(bar, total=max(most, 1), completed=max(most, 1) - left, note=note)
 
 
 def plain_console() -> Console:
@@ -205,11 +206,9 @@ def stopping() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def child(parent: int, nice: int = 0) -> None:
+def child(parent: int) -> None:
     """Run a `tickloom` command that ends when the process ``parent`` has gone, however that ended."""
     end_with(parent)
-    if nice:
-        os.nice(nice)
     from topology.cli import main
 
     main(prog_name="tickloom")

@@ -349,9 +349,9 @@ class Consumer(driver.Consumer):
             if self.flow_active and (changelog or not self.app.rebalancing):
                 if changelog:
                     await self._recover(run)
-                elif run.records:
-                    self._deliver(run)
                 else:
+                    if run.records:
+                        self._deliver(run)
                     run.acks.skip(run.position)
                 return
             await asyncio.sleep(HELD_WAIT_S)
