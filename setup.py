@@ -17,6 +17,8 @@ from setuptools import setup
 CORE = [
     "schemas/avro.py",
     "schemas/codec.py",
+    "schemas/record.py",
+    "schemas/topics.py",
     "topology/stages/best_price.py",
     "topology/stages/candle.py",
     "topology/stages/dedup.py",

@@ -13,7 +13,7 @@ import msgspec
 
 from connectors.runtime.producer import RawProducer
 from schemas.codec import Codec
-from schemas.record import Quote
+from schemas.record import Quote, replace
 
 SECOND: Final = 1_000_000_000
 START: Final = 1_736_154_000 * SECOND  # a Monday, 9:00 UTC
@@ -81,7 +81,7 @@ def quotes(market: Market) -> Iterator[Quote]:
         waiting = repeats.setdefault(pair, [])
         while waiting and waiting[0][0] <= count and made < market.ticks:
             now += int(step * (0.5 + uniform()))
-            yield msgspec.structs.replace(waiting.pop(0)[1], ts_recv=now)
+            yield replace(waiting.pop(0)[1], ts_recv=now)
             made += 1
         if uniform() < REPEATED:
             waiting.append((count + between(0, 8), quote))

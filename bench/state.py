@@ -9,8 +9,6 @@ import statistics
 import time
 from typing import Any, Final
 
-import msgspec
-
 from bench import kafka, market
 from bench.market import SECOND, START, Market
 from bench.process import BenchError, Process, worker
@@ -18,7 +16,7 @@ from bench.rig import Rig
 from connectors.runtime.producer import RawProducer
 from schemas import topics
 from schemas.codec import Codec
-from schemas.record import Quote
+from schemas.record import Quote, replace
 from topology import admin
 from topology.config import Settings
 from topology.stages.partition import PARTITION_KEY
@@ -101,7 +99,7 @@ def _touch(rig: Rig, run: str, last: dict[str, Quote], number: int) -> None:
     producer = RawProducer(rig.broker, run, Codec())
     at = START + (SECONDS + number) * SECOND
     for quote in last.values():
-        producer.send(msgspec.structs.replace(quote, ts_event=at, ts_recv=at, seq=quote.seq + number))
+        producer.send(replace(quote, ts_event=at, ts_recv=at, seq=quote.seq + number))
     producer.flush()
 
 

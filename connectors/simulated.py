@@ -31,10 +31,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-import msgspec
-
 from schemas import flags
-from schemas.record import Clock, Link, Quote, Trade
+from schemas.record import Clock, Link, Quote, Trade, replace
 
 MS = 1_000_000
 SECOND = 1_000 * MS
@@ -350,12 +348,12 @@ class Feed:
     def _send(self, pair: _Pair, label: Label) -> None:
         last, now_ns = pair.last, self._now_ns
         if label is Label.DUPLICATE and last is not None:
-            self._emit(msgspec.structs.replace(last, ts_recv=now_ns), label)
+            self._emit(replace(last, ts_recv=now_ns), label)
         elif label is Label.SNAPSHOT and last is not None:
-            self._emit(msgspec.structs.replace(last, ts_recv=now_ns, flags=flags.SNAPSHOT), label)
+            self._emit(replace(last, ts_recv=now_ns, flags=flags.SNAPSHOT), label)
         elif label is Label.CROSSED:
             quote = self._quote(pair)
-            self._emit(msgspec.structs.replace(quote, bid=quote.ask, ask=quote.bid), label)
+            self._emit(replace(quote, bid=quote.ask, ask=quote.bid), label)
         elif label is Label.OUT_OF_ORDER:
             back_ns = self._rng.randint(200 * MS, 3 * SECOND)
             self._emit(self._quote(pair, event_ns=pair.newest_ns - back_ns), label)
@@ -390,7 +388,7 @@ class Feed:
         pair.muted_until_ns = self._now_ns + HOST_PAUSE_NS
         wrong_ns = self._now_ns + HOUR
         quote = self._quote(pair, event_ns=wrong_ns - pair.broker.latency_ns)
-        self._emit(msgspec.structs.replace(quote, ts_recv=wrong_ns), Label.WRONG_CLOCK)
+        self._emit(replace(quote, ts_recv=wrong_ns), Label.WRONG_CLOCK)
 
     def _quote(self, pair: _Pair, *, event_ns: int | None = None, moved: float = 0.0) -> Quote:
         """Make a quote around the true price; `moved` is a share of it, for this quote only."""

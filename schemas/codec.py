@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import fastavro
-import msgspec
 from fastavro.schema import fingerprint, to_parsing_canonical_form
+from librt.strings import BytesWriter, read_i32_be, read_i64_le
+from librt.vecs import vec
+from mypy_extensions import i64
 
 from schemas import avro, flags
-from schemas.record import RECORDS, Quote, Record, Rejected, Trade
+from schemas.record import RECORDS, Record, Rejected, asdict, fields
 
 HERE = Path(flags.__file__).parent  # our own __file__ is not where we are, once compiled
 SINGLE_OBJECT = b"\xc3\x01"
-KINDS: dict[Any, int] = {"long": avro.LONG, "string": avro.STRING}
 
 #: Looks up a schema id of the registry and gives its JSON text.
 SchemaOf = Callable[[int], str]
@@ -62,39 +63,62 @@ class Codec:
 
     def __init__(self, ids: dict[str, int] | None = None, schema_of: SchemaOf | None = None) -> None:
         self._schema_of = schema_of
-        self._layouts: dict[Any, avro.Layout] = {}
-        self._readers: dict[bytes, avro.Layout] = {}
+        self._headers: dict[type, bytes] = {}
         self._older: dict[bytes, tuple[str, Any]] = {}
-        self._size = 10 if ids is None else 5
+        self._confluent = ids is not None
+        self._size: i64 = 10 if ids is None else 5
         for cls in RECORDS:
             name = cls.__name__
             if ids is None:
-                header = SINGLE_OBJECT + fingerprint_of(schemas()[name])
+                self._headers[cls] = SINGLE_OBJECT + fingerprint_of(schemas()[name])
             else:
-                header = b"\0" + ids[name].to_bytes(4, "big")
-            union = [self._layouts[Quote], self._layouts[Trade]] if cls is Rejected else []
-            layout = avro.Layout(cls, [_kind(f["type"]) for f in schemas()[name]["fields"]], header, union)
-            self._layouts[cls] = self._readers[header] = layout
+                self._headers[cls] = b"\0" + ids[name].to_bytes(4, "big")
+        self._marks = vec[i64]([self._mark(header) for header in self._headers.values()])
         if ids is None:
             self._learn_history()
 
     def encode(self, record: Record) -> bytes:
         """Make the Kafka value of a record."""
-        return avro.encode(self._layouts[type(record)], record)
+        out = BytesWriter()
+        out.write(self._headers[type(record)])
+        avro.encode(out, record)
+        return out.getvalue()
 
     def is_current(self, value: bytes) -> bool:
         """Whether a value is in the schema and framing in which it would be written now."""
-        return value[: self._size] in self._readers
+        return self._kind(value) >= 0
 
     def decode(self, value: bytes) -> Any:
         """Read a Kafka value. Raises DecodeError, and nothing else."""
-        layout = self._readers.get(value[: self._size])
-        if layout is None:
+        kind = self._kind(value)
+        if kind < 0:
             return self._decode_older(value)
         try:
-            return avro.decode(layout, value, self._size)
+            return avro.decode(kind, value, self._size)
         except (ValueError, IndexError, OverflowError) as error:
-            raise DecodeError(flags.UNDECODABLE, f"{layout.cls.__name__}: {error}") from error
+            raise DecodeError(flags.UNDECODABLE, f"{RECORDS[kind].__name__}: {error}") from error
+
+    def _kind(self, value: bytes) -> i64:
+        """The place in RECORDS of what a value holds; -1: it is not in a current schema."""
+        if len(value) < self._size:
+            return -1
+        if self._confluent:
+            if value[0] != 0:
+                return -1
+        elif value[0] != 0xC3 or value[1] != 0x01:
+            return -1
+        mark = self._mark(value)
+        marks = self._marks
+        for kind in range(len(marks)):
+            if marks[kind] == mark:
+                return kind
+        return -1
+
+    def _mark(self, value: bytes) -> i64:
+        """What names the schema in a value, as a number."""
+        if self._confluent:
+            return i64(read_i32_be(value, 1))
+        return read_i64_le(value, 2)
 
     def _learn_history(self) -> None:
         for version in sorted({path.name.split(".")[1] for path in (HERE / "history").glob("*.avsc")}):
@@ -107,10 +131,10 @@ class Codec:
             self._older[header] = self._look_up(header)
         name, schema = self._older[header]
         try:
-            fields: Any = fastavro.schemaless_reader(
+            values: Any = fastavro.schemaless_reader(
                 io.BytesIO(value[self._size :]), schema, schemas()[name], return_record_name=True
             )
-            return _from_fields(name, fields)
+            return _from_fields(name, values)
         except (ValueError, IndexError, EOFError, TypeError, KeyError, OverflowError) as error:
             raise DecodeError(flags.UNDECODABLE, f"older {name}: {error}") from error
 
@@ -131,24 +155,17 @@ def _history_path(version: str) -> Callable[[str], Path]:
     return lambda name: HERE / "history" / f"{name.lower()}.{version}.avsc"
 
 
-def _kind(avro_type: Any) -> int:
-    if isinstance(avro_type, list):
-        return avro.TICK
-    return avro.COUNTS if isinstance(avro_type, dict) else KINDS[avro_type]
-
-
-def _from_fields(name: str, fields: dict[str, Any]) -> Any:
+def _from_fields(name: str, values: dict[str, Any]) -> Any:
     cls = next(cls for cls in RECORDS if cls.__name__ == name)
     if cls is Rejected:
-        branch, tick = fields["tick"]
-        fields["tick"] = _from_fields(branch.removeprefix("tickloom."), tick)
-    return cls(**{field: fields[field] for field in cls.__struct_fields__})  # type: ignore[attr-defined]
+        branch, tick = values["tick"]
+        values["tick"] = _from_fields(branch.removeprefix("tickloom."), tick)
+    return cls(**{field: values[field] for field in fields(cls)})
 
 
 def to_dict(record: Record) -> dict[str, Any]:
     """The fields of a record as plain data, as fastavro takes and gives them."""
-    fields = msgspec.structs.asdict(record)
+    values = asdict(record)
     if isinstance(record, Rejected):
-        kind = type(record.tick).__name__
-        fields["tick"] = (f"tickloom.{kind}", msgspec.structs.asdict(record.tick))
-    return fields
+        values["tick"] = (f"tickloom.{type(record.tick).__name__}", asdict(record.tick))
+    return values

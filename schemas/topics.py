@@ -1,14 +1,12 @@
 """The topics, as data: name, key, cleanup policy. A run puts its name before every topic (``topic``)."""
 
 import os
-from typing import Final
-
-import msgspec
+from typing import Final, NamedTuple
 
 from schemas.record import Best, Candle, Gap, Quote, Record, Rejected, Status, Trade
 
 
-class Topic(msgspec.Struct, frozen=True):
+class Topic(NamedTuple):
     """One row of the topic table."""
 
     name: str
@@ -54,12 +52,12 @@ def named(name: str, run_name: str) -> str:
 
 def key(record: Record) -> bytes:
     """The Kafka key of an output record."""
-    if isinstance(record, Candle | Gap):
+    if isinstance(record, (Candle, Gap)):  # not a union: compiled, it would be made anew each time
         return f"{record.symbol}|{record.source}|{record.start}".encode()
     if isinstance(record, Status):
         return f"{record.symbol}|{record.source}".encode()
     if isinstance(record, Rejected):
         return record.tick.symbol.encode()
-    if isinstance(record, Quote | Trade | Best):
+    if isinstance(record, (Quote, Trade, Best)):
         return record.symbol.encode()
     raise TypeError(f"{type(record).__name__} is not an output")

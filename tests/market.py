@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from schemas import flags
 from schemas.instrument import Instrument, Rules, Source
-from schemas.record import Candle, Clock, Link, Quote, Record, Tick, Trade
+from schemas.record import Candle, Clock, Link, Quote, Record, Tick, Trade, replace
 
 SECOND = 1_000_000_000
 MINUTE = 60 * SECOND
@@ -414,5 +414,4 @@ def _break(tick: Tick, a: int) -> Tick:
 
 def changed(tick: Tick, **fields: Any) -> Tick:
     """The same tick but for these fields."""
-    values = {name: getattr(tick, name) for name in tick.__struct_fields__}
-    return type(tick)(**values | fields)
+    return replace(tick, **fields)

@@ -51,9 +51,9 @@ class TopologyDriver:
         reason = self._partition.apply(record, offset, at)
         if reason:
             self._outputs[topics.DEAD_LETTER.name].append(Output(record, b"", reason.encode(), offset))
-        for made, source in self._partition.out:
-            output = Output(made, topics.key(made), self._codec.encode(made), source)
-            self._outputs[topics.OUTPUT_OF[type(made)].name].append(output)
+        for made in self._partition.out:
+            output = Output(made.record, topics.key(made.record), self._codec.encode(made.record), made.offset)
+            self._outputs[topics.OUTPUT_OF[type(made.record)].name].append(output)
         self._partition.out.clear()
 
     def advance(self, to_ns: int) -> None:

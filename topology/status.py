@@ -17,7 +17,7 @@ from psycopg import sql
 
 from schemas.codec import Codec, DecodeError
 from schemas.instrument import ConfigError
-from schemas.record import Gap, Status
+from schemas.record import Gap, Status, asdict
 from schemas.topics import DEAD_LETTER, GAP, RAW, STATUS, named
 from topology import admin
 from topology.config import Settings, without_password
@@ -129,7 +129,7 @@ def _kafka(settings: Settings, client: Any, codec: Codec, found: Database) -> Ov
 
 def to_json(overview: Overview) -> str:
     """The overview as a JSON object; times in ns since the epoch, prices as in the topics."""
-    return msgspec.json.format(msgspec.json.encode(overview), indent=2).decode()
+    return msgspec.json.format(msgspec.json.encode(overview, enc_hook=asdict), indent=2).decode()
 
 
 class Reader:

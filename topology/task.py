@@ -14,7 +14,9 @@ from mypy_extensions import i64
 from schemas import flags, topics
 from schemas.codec import Codec, DecodeError
 from schemas.instrument import Instrument
+from schemas.record import Best, Clock, Quote, Record, Rejected, Trade
 from topology.stages.partition import Partition
+from topology.stages.pipeline import Made
 
 MILLISECOND: Final = 1_000_000
 ERROR_LENGTH: Final = 2_000  # of a traceback in a header
@@ -40,7 +42,8 @@ class Task:
         self.offset = -1  # of the last record processed
         self.processed = 0  # records, since assignment
         self.dead_letters: dict[str, int] = {}
-        self._keys: dict[str, bytes] = {}
+        self._name = ""  # of the last key asked for: most outputs of a record have it
+        self._named = b""
 
     def process(self, records: list[Any]) -> None:
         """Apply fetched records (``aiokafka.ConsumerRecord``) in their order."""
@@ -52,13 +55,12 @@ class Task:
             value: bytes = record.value or b""
             milliseconds: i64 = record.timestamp
             try:
-                decoded = codec.decode(value)
+                decoded: Record = codec.decode(value)
             except DecodeError as error:
                 self._dead_letter(record, error.reason, str(error))
                 continue
-            name = getattr(decoded, "symbol", None)
-            if name is not None and record.key != self._key(name):
-                self._dead_letter(record, flags.KEY_MISMATCH, f"the value says {name}")
+            if not isinstance(decoded, Clock) and record.key != self._key(_symbol_of(decoded)):
+                self._dead_letter(record, flags.KEY_MISMATCH, f"the value says {_symbol_of(decoded)}")
                 continue
             try:
                 reason = partition.apply(decoded, offset, milliseconds * MILLISECOND)
@@ -73,16 +75,17 @@ class Task:
         self.offset = records[-1].offset
         self.processed += len(records)
 
-    def _encode(self, made: list[tuple[Any, int]], decoded: Any, value: bytes) -> None:
+    def _encode(self, made: list[Made], decoded: Record, value: bytes) -> None:
         codec = self.codec
-        origin = -1
+        origin: i64 = -1
         headers: list[tuple[str, bytes]] = []
-        for output, source in made:
-            if source != origin:  # most outputs of a record share it
-                origin = source
-                headers = [(topics.OFFSET_HEADER, b"%d" % source)]
-            number = _NUMBER_OF[type(output)]
-            if number in _SYMBOL_KEY:
+        for each in made:
+            output = each.record
+            if each.offset != origin:  # most outputs of a record share it
+                origin = each.offset
+                headers = [(topics.OFFSET_HEADER, str(origin).encode())]
+            number: i64 = _NUMBER_OF[type(output)]
+            if isinstance(output, (Quote, Best, Trade)):
                 key = self._key(output.symbol)
             else:
                 key = topics.key(output)
@@ -94,10 +97,10 @@ class Task:
         self.waiting += len(made)
 
     def _key(self, name: str) -> bytes:
-        key = self._keys.get(name)
-        if key is None:
-            key = self._keys[name] = name.encode()
-        return key
+        if name != self._name:
+            self._name = name
+            self._named = name.encode()
+        return self._named
 
     def _dead_letter(self, record: Any, reason: str, error: str) -> None:
         self.dead_letters[reason] = self.dead_letters.get(reason, 0) + 1
@@ -129,6 +132,16 @@ class Task:
     def load(self, key: bytes, value: bytes) -> None:
         """Take over one saved record. Raises ValueError where it can't be."""
         self.partition.load(key, value[_OFFSET.size :])
+
+
+def _symbol_of(record: Record) -> str:
+    if isinstance(record, Quote):
+        return record.symbol
+    if isinstance(record, Rejected):
+        return record.tick.symbol
+    if isinstance(record, Clock):
+        return ""
+    return record.symbol
 
 
 def applied_offset(value: bytes) -> int:

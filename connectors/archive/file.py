@@ -305,6 +305,6 @@ def checked(
 
 
 def _out_of_order(file: Asked, line: int, text: str, tick: Tick, other: int) -> BadRow:
-    off = (tick.ts_event - other) // 1_000_000_000
+    off = int(tick.ts_event - other) // 1_000_000_000
     reason = f"{abs(off)} s {'before an earlier' if off < 0 else 'after the next'} row: sort the file by time"
     return BadRow(file, line, text.strip()[:SHOWN], reason)

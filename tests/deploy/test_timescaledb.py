@@ -10,11 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-import msgspec
 import pytest
 
 from schemas import instrument
-from schemas.record import Candle, Quote
+from schemas.record import Candle, Quote, astuple
 from topology.storage import database, tables
 from topology.storage.database import DatabaseAway
 
@@ -54,7 +53,7 @@ def write(connection: database.Connection, *rows: tuple[Any, int]) -> None:
     for record, offset in rows:
         load = tables.LOADS[type(record)]
         connection.execute(load.staging.replace("TABLE", "TABLE IF NOT EXISTS"))
-        values = [*msgspec.structs.astuple(record), offset]
+        values = [*astuple(record), offset]
         with connection.transaction():
             connection.execute(f"INSERT INTO {load.staged} VALUES ({', '.join(['%s'] * len(values))})", values)
             connection.execute(load.upsert, ["r"])

@@ -2,7 +2,7 @@
 
 from schemas import flags
 from schemas.instrument import Rules
-from schemas.record import Best, Quote
+from schemas.record import Best, Quote, asdict, fields
 from tests.reference.model import Source, Symbol
 from tests.reference.spike import middle
 from tests.reference.validity import is_clean, x_of
@@ -135,8 +135,8 @@ def choose(symbol: Symbol) -> Best:
 
 def same(one: Best, other: Best) -> bool:
     """Whether two records differ in their times only."""
-    fields = [name for name in Best.__struct_fields__ if name not in ("ts_event", "ts_recv")]
-    return all(getattr(one, name) == getattr(other, name) for name in fields)
+    names = [name for name in fields(Best) if name not in ("ts_event", "ts_recv")]
+    return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 def recompute(symbol: Symbol, event: int) -> Best | None:
@@ -147,7 +147,7 @@ def recompute(symbol: Symbol, event: int) -> Best | None:
         return None
     if last is not None and same(chosen, last):
         return None
-    values = {name: getattr(chosen, name) for name in Best.__struct_fields__}
+    values = asdict(chosen)
     values["ts_event"] = event if last is None else max(last.ts_event, event)
     symbol.best = Best(**values)
     symbol.eligible.append(frozenset(s.name for s in symbol.by_name() if is_eligible(s)))

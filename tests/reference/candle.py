@@ -1,7 +1,7 @@
 """Minute candles, each row computed anew from every tick of its minute."""
 
 from schemas import flags
-from schemas.record import Best, Candle, Quote, Trade
+from schemas.record import Best, Candle, Quote, Trade, asdict
 from tests.reference.model import MINUTE, Minute, Series, Source, Symbol
 from tests.reference.validity import x_of
 
@@ -118,7 +118,7 @@ def lacks_coverage(symbol: Symbol, series: Series, minute: Minute) -> bool:
 
 def fold(replaced: Candle, late: Candle, revision: int) -> Candle:
     """A late tick after backfill: the broker's own row, widened."""
-    values = {name: getattr(replaced, name) for name in Candle.__struct_fields__}
+    values = asdict(replaced)
     for prefix in ("bid_", "ask_", "mid_", ""):
         if getattr(late, prefix + "open") == 0:
             continue
@@ -136,7 +136,7 @@ def fold(replaced: Candle, late: Candle, revision: int) -> Candle:
 def backfill(symbol: Symbol, candle: Candle) -> list[Candle]:
     """A row fetched from the source: it fills a minute that is absent or partial."""
     series = symbol.series.setdefault(candle.source, Series(candle.source))
-    values = {name: getattr(candle, name) for name in Candle.__struct_fields__}
+    values = asdict(candle)
     values["flags"] = flags.BACKFILL
     minute = series.minutes.get(candle.start)
     is_old = candle.start + 17 * MINUTE < symbol.now

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from schemas import flags, topics
 from schemas.instrument import SECOND, Instrument
-from schemas.record import Best, Candle, Clock, Link, Quote, Rejected, Tick, Trade
+from schemas.record import Best, Candle, Clock, Link, Quote, Rejected, Tick, Trade, asdict
 from tests.reference import best_price, candle, dedup, liveness, spike, validity
 from tests.reference.model import Arrived, Entry, Output, Source, Symbol
 
@@ -51,7 +51,7 @@ def clamp_recv(recv: int, append: int) -> int:
 
 def clamp(record: Stamped, append: int) -> Stamped:
     """A record with believable times, and flags that say what was changed."""
-    values = {name: getattr(record, name) for name in record.__struct_fields__}
+    values = asdict(record)
     marks = 0
     recv = clamp_recv(record.ts_recv, append)
     if recv != record.ts_recv:
@@ -124,7 +124,7 @@ def apply_tick(symbol: Symbol, source: Source, arrived: Arrived, out: list[Outpu
     if refusal is None:
         refusal = validity.after_shape(tick, source.good, symbol.instrument)
     if refusal is None:
-        values = {name: getattr(tick, name) for name in tick.__struct_fields__}
+        values = asdict(tick)
         tick = type(tick)(**values | {"flags": tick.flags | validity.shape(tick)})
         arrived = Arrived(tick, arrived.offset)
     if refusal is not None:
@@ -164,7 +164,7 @@ def accept(symbol: Symbol, decision: spike.Decision, out: list[Output]) -> Fed:
     """Publish an accepted tick."""
     source, tick, offset = decision.source, decision.arrived.tick, decision.arrived.offset
     if decision.deed == "release":
-        values = {name: getattr(tick, name) for name in tick.__struct_fields__}
+        values = asdict(tick)
         tick = type(tick)(**values | {"flags": tick.flags | flags.RELEASED})
     out.append(Output(topics.TICK, tick, offset))
     source.accepted += 1

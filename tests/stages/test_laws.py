@@ -399,4 +399,4 @@ def test_the_state_of_a_symbol_stays_bounded(setup: Setup, acts: list[Act]) -> N
     task.process(fetched(log))
     for key, value in task.save():
         assert len(value) < 2_000 + 12_000 * setup.sources, key
-    assert {symbol_of(record) for record, _ in task.partition.out} == set()
+    assert {symbol_of(made.record) for made in task.partition.out} == set()

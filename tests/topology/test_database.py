@@ -23,7 +23,7 @@ from psycopg import sql
 from deploy.local import Stack
 from schemas import flags, instrument
 from schemas.instrument import ConfigError
-from schemas.record import Best, Candle, Clock, Gap, Quote, Status, Trade
+from schemas.record import Best, Candle, Clock, Gap, Quote, Status, Trade, fields, replace
 from topology.storage import database, tables
 from topology.storage.tables import DeadLetter
 from topology.storage.writer import DatabaseSetBackError, Offsets, Refused, Writer
@@ -133,7 +133,7 @@ def test_a_trade_stands_among_the_ticks(connection: database.Connection, dsn: st
 
 def test_every_price_of_a_candle_comes_back_as_it_was(connection: database.Connection, dsn: str, run_name: str) -> None:
     chance = Random(1)
-    names = Candle.__struct_fields__[4:20]
+    names = fields(Candle)[4:20]
     largest = 2**63 - 1
     given = {}
     for minute, symbol in enumerate(sorted(INSTRUMENTS) * 20):
@@ -339,7 +339,7 @@ def test_a_row_that_cannot_be_stored_is_handed_out_and_the_rest_goes_in(
 ) -> None:
     batch: list[tuple[Any, int]] = [(quote(seq=number), number) for number in range(50)]
     batch[17] = (bad, 17)
-    batch[31] = (msgspec.structs.replace(bad, ts_event=NOON + 1), 31)
+    batch[31] = (replace(bad, ts_event=NOON + 1), 31)
     refused = refusing(dsn, run_name, batch)
     assert [record for record, _, _ in refused] == [bad, batch[31][0]]
     assert {reason for _, reason, _ in refused} == {flags.UNSTORABLE}
@@ -583,5 +583,5 @@ def test_a_scale_that_changed_is_refused(connection: database.Connection, run_na
 def test_every_field_of_a_record_reaches_a_column() -> None:
     for load in tables.LOADS.values():
         used = " ".join(load.columns.values())
-        missing = [field.name for field in msgspec.structs.fields(load.record) if f"s.{field.name}" not in used]
+        missing = [name for name in tables.staged_types(load.record) if f"s.{name}" not in used]
         assert [name for name in missing if f's."{name}"' not in used] == []

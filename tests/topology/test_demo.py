@@ -17,7 +17,7 @@ from connectors import simulated
 from connectors.simulated import SECOND, Event, Feed, Label
 from deploy.local import Stack
 from schemas import flags, instrument, topics
-from schemas.record import Best, Gap, Quote, Rejected
+from schemas.record import Best, Gap, Quote, Rejected, replace
 from topology import admin, config
 from topology.demo import rows, run
 from topology.demo.expected import Expected
@@ -113,8 +113,8 @@ def test_the_right_total_in_the_wrong_source_is_a_difference(played: Played) -> 
 def test_a_candle_that_is_missing_wrong_or_not_final_is_a_difference(played: Played) -> None:
     wrong, early, missing = sorted(k for k, c in played.expected.candles().items() if c.revision == 0)[:3]
     candles = dict(played.seen.candles)
-    candles[wrong] = msgspec.structs.replace(candles[wrong], mid_high=candles[wrong].mid_high + 1)
-    candles[early] = msgspec.structs.replace(candles[early], revision=-1)
+    candles[wrong] = replace(candles[wrong], mid_high=candles[wrong].mid_high + 1)
+    candles[early] = replace(candles[early], revision=-1)
     del candles[missing]
     stored = msgspec.structs.replace(played.stored, candles=candles)
     said = " ".join(played.rows(stored)["candles of brokers"].differences)
@@ -123,7 +123,7 @@ def test_a_candle_that_is_missing_wrong_or_not_final_is_a_difference(played: Pla
 
 
 def test_a_gap_from_another_time_is_a_difference(played: Played) -> None:
-    gaps = {key: msgspec.structs.replace(gap, end=gap.end + 1) for key, gap in played.seen.gaps.items()}
+    gaps = {key: replace(gap, end=gap.end + 1) for key, gap in played.seen.gaps.items()}
     stored = msgspec.structs.replace(played.stored, gaps=gaps)
     assert len(played.rows(stored)["gaps"].differences) == len(gaps)
 
@@ -162,7 +162,7 @@ def test_latency_is_of_best_prices_that_a_tick_made() -> None:
     seen = Seen()
     best = Best("EURUSD", START - 1, START, "normal", 1, 0, "alfa", 2, 0, "alfa", 15, 1)
     seen.take(best, START + 3_000_000)
-    seen.take(msgspec.structs.replace(best, ts_event=START), START + SECOND)  # time alone made it
+    seen.take(replace(best, ts_event=START), START + SECOND)  # time alone made it
     assert seen.latency.percentile(0.99) == 3.0
 
 

@@ -22,7 +22,7 @@ from deploy.local import Stack
 from schemas import topics
 from schemas.codec import Codec
 from schemas.instrument import load
-from schemas.record import Clock, Record
+from schemas.record import Clock, Record, replace
 from tests.market import (
     MINUTE,
     NOON,
@@ -364,7 +364,7 @@ def market(count: int) -> list[Record]:
     streams = []
     for name in SYMBOLS:
         log = [piped.record for piped in play(Setup(sources=4), random_acts(chance, count))]
-        streams.append([msgspec.structs.replace(r, symbol=name) for r in log if not isinstance(r, Clock)])
+        streams.append([replace(r, symbol=name) for r in log if not isinstance(r, Clock)])
     return [record for together in zip(*streams, strict=False) for record in together]
 
 

@@ -5,7 +5,7 @@ every candle, one by one; the totals shown are for the reader.
 """
 
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +13,7 @@ import msgspec
 
 from connectors.simulated import Label
 from schemas import flags
-from schemas.record import Candle, Gap
+from schemas.record import Candle, Gap, asdict
 from topology.demo.expected import REFUSED, Expected
 from topology.demo.seen import Seen
 
@@ -159,10 +159,7 @@ def _unlike(expected: Any, reported: Any) -> str:
         return "not expected" if expected is None else "missing"
     if isinstance(expected, Candle) and expected.revision == 0 and reported.revision < 0:
         return "not final"
-    pairs = zip(expected.__struct_fields__, _values(expected), _values(reported), strict=True)
-    unlike = [f"{name} {there} and not {here}" for name, here, there in pairs if here != there and name not in ASIDE]
+    there = asdict(reported)
+    pairs = [(name, value, there[name]) for name, value in asdict(expected).items() if name not in ASIDE]
+    unlike = [f"{name} {found} and not {wanted}" for name, wanted, found in pairs if wanted != found]
     return ", ".join(unlike[:FIELDS_SHOWN]) + (", …" if len(unlike) > FIELDS_SHOWN else "")
-
-
-def _values(record: Any) -> tuple[Hashable, ...]:
-    return msgspec.structs.astuple(record)

@@ -12,7 +12,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from schemas.instrument import Instrument
-from schemas.record import Candle, Gap
+from schemas.record import Candle, Gap, fields
 from topology.demo.report import Stored
 
 SECOND: Final = 1_000_000_000
@@ -61,7 +61,7 @@ def forget(connection: Connection, runs: list[str]) -> None:
 
 def _candle(row: dict[str, Any], instrument: Instrument) -> Candle:
     values: dict[str, Any] = {}
-    for field in Candle.__struct_fields__:
+    for field in fields(Candle):
         value = row[field]
         if field == "start":
             values[field] = int(value.timestamp()) * SECOND

@@ -170,7 +170,7 @@ def _price_row(frame: Frame, market: Market) -> list[RenderableType]:
 
 
 def _spread(best: Best) -> str:
-    return f"{(best.ask - best.bid) / best.bid * 10_000:.2f} bp"
+    return f"{int(best.ask - best.bid) / best.bid * 10_000:.2f} bp"
 
 
 def _standings(frame: Frame, symbol: str) -> list[Text]:

@@ -8,15 +8,19 @@ the consensus stands in, and the state says so. Exact rules: docs/stages.md.
 
 from typing import Any, Final
 
-from mypy_extensions import i64
+from mypy_extensions import i64, mypyc_attr
 
 from schemas.instrument import Instrument
-from schemas.record import Best
+from schemas.record import Best, astuple
 from topology.stages.validity import apart
 
 READMIT: Final = 3  # good quotes in a row
+MID: Final = 0  # by what legs are sorted
+BID: Final = 1
+ASK: Final = 2
 
 
+@mypyc_attr(acyclic=True)
 class Leg:
     """The current quote of one source, and its standing. Lower priority is better."""
 
@@ -50,6 +54,7 @@ class Leg:
         self.mid = (self.bid + self.ask) * 5
 
 
+@mypyc_attr(acyclic=True)
 class BestPrice:
     """The rules of one symbol and the best price last published."""
 
@@ -65,7 +70,7 @@ class BestPrice:
     def dump(self) -> list[Any] | None:
         """State as plain data."""
         last = self.last
-        return None if last is None else [getattr(last, name) for name in last.__struct_fields__]
+        return None if last is None else list(astuple(last))
 
     def load(self, data: list[Any] | None) -> None:
         """Take over what dump() gave."""
@@ -88,8 +93,16 @@ def quote(leg: Leg, event: i64, bid: i64, ask: i64, bid_size: i64, ask_size: i64
     leg.clean = leg.is_new = clean
 
 
+def place(legs: list[Leg], leg: Leg, side: i64) -> None:
+    """Put a leg among legs that are sorted by MID, BID or ASK."""
+    at: i64 = len(legs)  # an insertion sort: there are few, and a key function costs more than all of it
+    while at > 0 and _comes_before(leg, legs[at - 1], side):
+        at -= 1
+    legs.insert(at, leg)
+
+
 def choose(state: BestPrice, legs: list[Leg], now: i64, event: i64) -> Best | None:
-    """Choose among the eligible legs (sorted by name).
+    """Choose among the eligible legs (sorted by mid).
 
     Gives a record where anything but its times changed, else None. ``now`` and ``event`` in ns.
     """
@@ -104,7 +117,7 @@ def choose(state: BestPrice, legs: list[Leg], now: i64, event: i64) -> Best | No
         if state.state == "normal":
             state.state = "single_source"
         return _publish(state, now, event, state.state, left[0], left[0], left[0].mid, 1)
-    centre = _weighted_median(left, 0)
+    centre = _weighted_median(left)
     bid, ask = _legs(state, left, centre)
     return _publish(state, now, event, state.state, bid, ask, centre.mid, n)
 
@@ -115,13 +128,11 @@ def _without_outliers(state: BestPrice, legs: list[Leg]) -> list[Leg]:
         if n == 1 and legs[0].excluded:
             state.state = "low_confidence"
         return legs
-    mids: list[int] = sorted([leg.mid for leg in legs])
-    low: i64 = mids[(n - 1) // 2]
-    high: i64 = mids[n // 2]
-    ref: i64 = (low + high) // 2
-    halves: list[int] = sorted([(leg.ask - leg.bid) * 5 for leg in legs])
-    spread: i64 = halves[n // 2]
-    band = max(state.outlier_bps * ref // 10_000, 3 * spread)
+    ref: i64 = (legs[(n - 1) // 2].mid + legs[n // 2].mid) // 2
+    band: i64 = state.outlier_bps * ref // 10_000
+    if legs[n - 1].mid - legs[0].mid <= band and not _any_excluded(legs):
+        return legs  # settled by the floor of the band alone, as most are
+    band = max(band, 3 * _median_width(legs))
     if n == 2 and not legs[0].excluded and not legs[1].excluded:
         return _better_of_two(state, legs, band)
     if n > 2:
@@ -132,6 +143,19 @@ def _without_outliers(state: BestPrice, legs: list[Leg]) -> list[Leg]:
         state.state = "low_confidence"
         return legs
     return left
+
+
+def _any_excluded(legs: list[Leg]) -> bool:
+    for leg in legs:  # noqa: SIM110  a generator would not compile to a plain loop
+        if leg.excluded:
+            return True
+    return False
+
+
+def _median_width(legs: list[Leg]) -> i64:
+    """The upper median of the spreads, in mid units."""
+    widths: list[int] = sorted([(leg.ask - leg.bid) * 5 for leg in legs])
+    return widths[len(legs) // 2]
 
 
 def _exclude(leg: Leg, distance: i64, band: i64) -> None:
@@ -149,33 +173,39 @@ def _better_of_two(state: BestPrice, legs: list[Leg], band: i64) -> list[Leg]:
     if apart(first.mid, second.mid) <= band:
         return legs
     state.state = "low_confidence"
-    return [first] if first.priority <= second.priority else [second]
+    return [first] if _is_preferred(first, second) else [second]
 
 
-def _weighted_median(legs: list[Leg], side: int) -> Leg:
-    """The leg in the middle by weight: of mids (side 0), bids (1) or asks (2)."""
-    ordered: list[Leg] = []
+def _is_preferred(a: Leg, b: Leg) -> bool:
+    return a.priority < b.priority or (a.priority == b.priority and a.name < b.name)
+
+
+def _weighted_median(legs: list[Leg]) -> Leg:
+    """Of sorted legs the one in the middle by weight."""
     total: i64 = 0
-    for leg in legs:  # an insertion sort: there are few, and a key function costs more than all of it
-        at: i64 = len(ordered)
-        while at > 0 and _comes_before(leg, ordered[at - 1], side):
-            at -= 1
-        ordered.insert(at, leg)
+    for leg in legs:
         total += leg.weight
     running: i64 = 0
-    for leg in ordered:
+    for leg in legs:
         running += leg.weight
         if 2 * running >= total:
             return leg
-    return ordered[-1]
+    return legs[-1]
 
 
-def _comes_before(a: Leg, b: Leg, side: int) -> bool:
-    mine: i64 = a.mid if side == 0 else a.bid if side == 1 else a.ask
-    other: i64 = b.mid if side == 0 else b.bid if side == 1 else b.ask
+def _median_by(legs: list[Leg], side: i64) -> Leg:
+    ordered: list[Leg] = []
+    for leg in legs:
+        place(ordered, leg, side)
+    return _weighted_median(ordered)
+
+
+def _comes_before(a: Leg, b: Leg, side: i64) -> bool:
+    mine: i64 = a.mid if side == MID else a.bid if side == BID else a.ask
+    other: i64 = b.mid if side == MID else b.bid if side == BID else b.ask
     if mine != other:
         return mine < other
-    return a.priority < b.priority or (a.priority == b.priority and a.name < b.name)
+    return _is_preferred(a, b)
 
 
 def _legs(state: BestPrice, legs: list[Leg], centre: Leg) -> tuple[Leg, Leg]:
@@ -187,7 +217,7 @@ def _legs(state: BestPrice, legs: list[Leg], centre: Leg) -> tuple[Leg, Leg]:
     elif strategy == "latest":
         chosen = min(legs, key=lambda leg: (-leg.event, leg.priority, leg.name))
     elif strategy == "weighted":
-        return _weighted_median(legs, 1), _weighted_median(legs, 2)
+        return _median_by(legs, BID), _median_by(legs, ASK)
     else:
         chosen = centre
     return chosen, chosen

@@ -13,19 +13,20 @@ matter. Exact rules: docs/stages.md.
 
 from typing import Any, Final
 
-import msgspec
-from mypy_extensions import i64
+from mypy_extensions import i64, mypyc_attr
 
 from schemas import flags
 from schemas.instrument import Rules
-from schemas.record import Candle
+from schemas.record import Candle, asdict, fields
 from topology.stages import liveness
 from topology.stages.liveness import NEVER, Liveness
 
 MINUTE: Final = 60_000_000_000
 KEPT_NS: Final = 960_000_000_000  # closed minutes can be revised for 15 minutes; one more for the margin
+NONE: Final[list[Candle]] = []  # what most ticks give
 
 
+@mypyc_attr(acyclic=True)
 class Minute:
     """One minute of one source: quotes, trades, and the order keys of their first and last."""
 
@@ -78,8 +79,9 @@ class Candles:
 
     def deadline(self) -> i64:
         """When time alone changes something here."""
-        grace: i64 = self.pending_end + self.grace_ns if self.pending_end != NEVER else NEVER
-        return min(grace, self.provisional_at)
+        if self.pending_end == NEVER:
+            return self.provisional_at
+        return min(self.pending_end + self.grace_ns, self.provisional_at)
 
 
 def add_quote(
@@ -168,14 +170,17 @@ def _minute(state: Candles, now: i64, start: i64) -> Minute:
 def _folded(state: Candles, minute: Minute, now: i64, event: i64) -> list[Candle]:
     if event > state.watermark:
         state.watermark = event
+    if minute.revision < 0:
+        if state.provisional_ns > 0:
+            minute.changed = True
+            if state.provisional_at == NEVER:
+                state.provisional_at = (now // state.provisional_ns + 1) * state.provisional_ns
+        if state.watermark < state.pending_end + state.lateness_ns:
+            return NONE
     rows: list[Candle] = []
     if minute.revision >= 0:
         minute.revision += 1
         rows.append(_row(state, minute, minute.revision))
-    elif state.provisional_ns > 0:
-        minute.changed = True
-        if state.provisional_at == NEVER:
-            state.provisional_at = (now // state.provisional_ns + 1) * state.provisional_ns
     if state.watermark >= state.pending_end + state.lateness_ns:
         _finish(state, state.watermark - state.lateness_ns, rows)
     return rows
@@ -234,12 +239,12 @@ def replace(state: Candles, now: i64, candle: Candle) -> Candle | None:
     return _fetched(candle, minute.revision)
 
 
-_PRICES: Final = Candle.__struct_fields__[4:23]
+_PRICES: Final = fields(Candle)[4:23]
 
 
 def _fetched(candle: Candle, revision: i64) -> Candle:
     marks = (candle.flags & ~flags.PARTIAL) | flags.BACKFILL
-    return msgspec.structs.replace(candle, revision=revision, flags=marks)
+    return Candle(**{**asdict(candle), "revision": revision, "flags": marks})
 
 
 def _is_partial(state: Candles, start: i64) -> bool:

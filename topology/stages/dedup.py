@@ -7,40 +7,95 @@ so sequence numbers are only used to see holes, against the highest seen.
 
 from typing import Any, Final
 
-from mypy_extensions import i64
+from librt.vecs import append, vec
+from mypy_extensions import i64, mypyc_attr
+
+from schemas.record import Quote, Tick
 
 WINDOW: Final = 32  # a reconnect replays a handful; a day-old repeat is LATE anyway
+NUMBERS: Final = 5  # of one tick: its time, prices and sizes
+TRADE: Final = i64(-(2**62))  # in place of a trade's fourth and fifth, which no quote has
 
 
+@mypyc_attr(acyclic=True)
 class Dedup:
     """What is remembered of one source: its last identities, newest event time and highest sequence."""
 
     def __init__(self) -> None:
-        self.seen: list[object] = []
+        self.ids: list[str] = []  # of the last ticks; empty: it has none
+        self.numbers = vec[i64](capacity=WINDOW * NUMBERS)  # of the same ticks
         self.at: i64 = 0  # where the next identity goes once the window is full
         self.newest: i64 = 0  # ns
         self.highest: i64 = 0
 
     def dump(self) -> list[Any]:
         """State as plain data, oldest identity first."""
-        return [self.seen[self.at :] + self.seen[: self.at], self.newest, self.highest]
+        seen = [id or self._numbers(place) for place, id in enumerate(self.ids)]
+        return [seen[self.at :] + seen[: self.at], self.newest, self.highest]
+
+    def _numbers(self, place: int) -> list[int]:
+        found = list(self.numbers[place * NUMBERS : (place + 1) * NUMBERS])
+        return found[:3] if found[3] == TRADE else found
 
     def load(self, data: list[Any]) -> None:
         """Take over what dump() gave."""
-        self.seen = [tuple(each) if isinstance(each, list) else each for each in data[0]]
+        for each in data[0]:
+            is_id = isinstance(each, str)
+            self.ids.append(each if is_id else "")
+            for number in [0] * NUMBERS if is_id else [*each, TRADE, TRADE][:NUMBERS]:
+                self.numbers = append(self.numbers, number)
         self.newest = data[1]
         self.highest = data[2]
 
 
-def repeats(state: Dedup, event: i64, identity: object) -> bool:
-    """Whether this identity is among the last ones; if not it is remembered. ``event`` in ns."""
-    if (event <= state.newest or isinstance(identity, str)) and identity in state.seen:
+def repeats(state: Dedup, tick: Tick, event: i64) -> bool:
+    """Whether this tick is among the last ones; if not it is remembered. ``event`` in ns."""
+    if isinstance(tick, Quote):
+        return _repeats(state, tick.id, event, tick.bid, tick.ask, tick.bid_size, tick.ask_size)
+    return _repeats(state, tick.id, event, tick.price, tick.size, TRADE, TRADE)
+
+
+def _repeats(state: Dedup, id: str, event: i64, a: i64, b: i64, c: i64, d: i64) -> bool:
+    if id:
+        if id in state.ids:
+            return True
+    elif event <= state.newest and _knows(state, event, a, b, c, d):
         return True
-    if len(state.seen) < WINDOW:
-        state.seen.append(identity)
+    place = state.at
+    numbers = state.numbers
+    if len(state.ids) < WINDOW:
+        place = len(state.ids)
+        state.ids.append(id)
+        for _ in range(NUMBERS):
+            numbers = append(numbers, i64(0))
+        state.numbers = numbers
     else:
-        state.seen[state.at] = identity
-        state.at = (state.at + 1) % WINDOW
+        state.ids[place] = id
+        state.at = place + 1 if place < WINDOW - 1 else 0
+    place *= NUMBERS
+    numbers[place] = event
+    numbers[place + 1] = a
+    numbers[place + 2] = b
+    numbers[place + 3] = c
+    numbers[place + 4] = d
+    return False
+
+
+def _knows(state: Dedup, event: i64, a: i64, b: i64, c: i64, d: i64) -> bool:
+    numbers = state.numbers
+    n: i64 = len(numbers)
+    i: i64 = 0
+    while i < n:
+        if (
+            numbers[i] == event
+            and numbers[i + 1] == a
+            and numbers[i + 2] == b
+            and numbers[i + 3] == c
+            and numbers[i + 4] == d
+            and not state.ids[i // NUMBERS]
+        ):
+            return True
+        i += NUMBERS
     return False
 
 

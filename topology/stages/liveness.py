@@ -10,12 +10,12 @@ weekend is not a gap. Exact rules: docs/stages.md.
 
 from typing import Any, Final
 
-from mypy_extensions import i64
+from mypy_extensions import i64, mypyc_attr
 
 from schemas.instrument import Rules
 from schemas.record import Gap
 
-NEVER: Final = 4611686018427387904  # 2**62: no deadline
+NEVER: Final = i64(2**62)  # no deadline. Not a literal: one so large would be boxed wherever it is used
 REMEMBERED: Final = 16  # gaps, for the candles that they overlap
 
 QUIET: Final = 0
@@ -26,6 +26,7 @@ CLOSED: Final = 4
 NAMES: Final = ["quiet", "live", "stale", "disconnected", "closed"]
 
 
+@mypyc_attr(acyclic=True)
 class Liveness:
     """What is known of the life of one source of a symbol. Times in ns."""
 

@@ -5,15 +5,15 @@ the partition: a record at or below a symbol's applied offset is skipped there, 
 same state and gives the same outputs.
 """
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from mypy_extensions import i64
 
 from schemas import flags
 from schemas.instrument import Instrument
-from schemas.record import Candle, Clock, Link, Quote, Trade
-from topology.stages.pipeline import SKEW_NS, Symbol
+from schemas.record import Candle, Clock, Link, Quote, Record, Trade
+from topology.stages.pipeline import SKEW_NS, Made, Symbol
 
 #: Keys of partition records in the state table begin with this; no symbol does.
 PARTITION_KEY: Final = b"#"
@@ -26,22 +26,22 @@ class Partition:
         self.number = number
         self.instruments = instruments
         self.symbols: dict[str, Symbol] = {}
-        self.out: list[tuple[Any, int]] = []  # (record, source offset)
+        self.out: list[Made] = []
         self.touched: dict[str, Symbol] = {}  # changed since the last dump
         self.clock: i64 = 0
         self.offset: i64 = -1  # everything up to here is saved in every symbol
 
-    def apply(self, record: Any, offset: i64, append: i64) -> str:
+    def apply(self, record: Record, offset: i64, append: i64) -> str:
         """Apply one record, appended by the broker at ``append`` ns; give a dead-letter reason or nothing."""
         if offset <= self.offset:
             return ""
-        kind = type(record)
-        if kind is Clock:
+        if isinstance(record, (Quote, Trade, Link, Candle)):
+            name = record.symbol
+        elif isinstance(record, Clock):
             self._pass_time(record.ts_recv, offset, append)
             return ""
-        if kind is not Quote and kind is not Trade and kind is not Link and kind is not Candle:
+        else:
             return flags.UNEXPECTED_RECORD
-        name: str = record.symbol
         symbol = self.symbols.get(name)
         if symbol is None:
             instrument = self.instruments.get(name)
@@ -51,11 +51,11 @@ class Partition:
         if offset <= symbol.offset:
             return ""
         self.touched[name] = symbol
-        if kind is Quote:
+        if isinstance(record, Quote):
             return symbol.on_quote(record, offset, append, self.clock)
-        if kind is Trade:
+        if isinstance(record, Trade):
             return symbol.on_trade(record, offset, append, self.clock)
-        if kind is Link:
+        if isinstance(record, Link):
             return symbol.on_link(record, offset, append, self.clock)
         return symbol.on_candle(record, offset, self.clock)
 

@@ -7,13 +7,13 @@ a list. It knows no clock: time comes with the records, and what silence means i
 at their own times when a later record or clock record passes them (docs/stages.md).
 """
 
-from typing import Any, Final
+from typing import Any, Final, final
 
-from mypy_extensions import i64
+from mypy_extensions import i64, mypyc_attr
 
 from schemas import flags
 from schemas.instrument import Instrument
-from schemas.record import Candle, Gap, Link, Quote, Rejected, Status, Trade
+from schemas.record import Candle, Gap, Link, Quote, Record, Rejected, Status, Tick, Trade
 from topology.stages import best_price, calendar, candle, dedup, liveness, spike, validity
 from topology.stages.best_price import BestPrice, Leg
 from topology.stages.candle import Candles
@@ -28,6 +28,17 @@ MAX_SOURCES: Final = 64  # of one symbol: its state must stay bounded
 VERSION: Final = 1  # of the dumped state
 
 
+@final
+@mypyc_attr(acyclic=True)
+class Made:
+    """An output, and the offset of the record in market.raw that it comes from."""
+
+    def __init__(self, record: Record, offset: i64) -> None:
+        self.record = record
+        self.offset: i64 = offset
+
+
+@mypyc_attr(acyclic=True)
 class Feed:
     """One source of a symbol: a part for each stage, and the count of every tick."""
 
@@ -58,10 +69,12 @@ class Feed:
 
     def deadline(self) -> i64:
         """When time alone next changes something here."""
-        held: i64 = self.spike.deadline if self.spike.deadline > 0 else NEVER
-        first: i64 = min(self.session_at, self.life.deadline)
-        second: i64 = min(self.candles.deadline(), self.report_at)
-        return min(held, min(first, second))
+        due = min(self.session_at, self.life.deadline)
+        due = min(due, self.candles.deadline())
+        due = min(due, self.report_at)
+        if self.spike.deadline > 0:
+            due = min(due, self.spike.deadline)
+        return due
 
     def dump(self) -> list[Any]:
         """State as plain data."""
@@ -86,13 +99,14 @@ class Feed:
         candle.load(self.candles, data[6][4])
 
 
+@mypyc_attr(acyclic=True)
 class Symbol:
     """All sources of one symbol, their best price, and the time they live in."""
 
-    def __init__(self, instrument: Instrument, out: list[tuple[Any, int]]) -> None:
+    def __init__(self, instrument: Instrument, out: list[Made]) -> None:
         self.instrument = instrument
         self.name = instrument.symbol
-        self.out = out  # (record, source offset), in order
+        self.out = out
         self.bounds = Bounds(instrument)
         self.feeds: list[Feed] = []  # by name
         self.by_name: dict[str, Feed] = {}
@@ -116,13 +130,10 @@ class Symbol:
         if feed is None:
             return flags.TOO_MANY_SOURCES
         self.trigger = event
-        bid: i64 = tick.bid
-        ask: i64 = tick.ask
-        bid_size: i64 = tick.bid_size
-        ask_size: i64 = tick.ask_size
-        identity: object = tick.id or (event, bid, ask, bid_size, ask_size)
-        if self._is_new(feed, tick, event, recv, marks, tick.seq, identity, offset):
-            refusal = validity.judge_quote(self.bounds, self.now, event, bid, ask, bid_size, ask_size, feed.good)
+        if self._is_new(feed, tick, event, recv, marks, offset):
+            bid = tick.bid
+            ask = tick.ask
+            refusal = validity.judge_quote(self.bounds, self.now, tick, event, feed.good)
             if refusal is not None:
                 self._refuse(feed, tick, refusal, offset)
             else:
@@ -146,15 +157,13 @@ class Symbol:
         if feed is None:
             return flags.TOO_MANY_SOURCES
         self.trigger = event
-        identity: object = tick.id or (event, tick.price, tick.size)
         tick = _trade_with(tick, event, recv, marks)
-        if self._is_new(feed, tick, event, recv, marks, tick.seq, identity, offset):
-            refusal = validity.judge_trade(self.bounds, self.now, event, tick.price, tick.size, feed.good)
+        if self._is_new(feed, tick, event, recv, marks, offset):
+            refusal = validity.judge_trade(self.bounds, self.now, tick, event, feed.good)
             if refusal is not None:
                 self._refuse(feed, tick, refusal, offset)
             else:
-                x: i64 = tick.price
-                self._judge(feed, tick, x * 10, event, recv, offset)
+                self._judge(feed, tick, tick.price * 10, event, recv, offset)
         self._end(feed, offset)
         return ""
 
@@ -239,10 +248,7 @@ class Symbol:
 
     # Dedup, validity, spike.
 
-    def _is_new(
-        self, feed: Feed, tick: Quote | Trade, event: i64, recv: i64, marks: i64, seq: i64,
-        identity: object, offset: i64,
-    ) -> bool:  # fmt: skip
+    def _is_new(self, feed: Feed, tick: Tick, event: i64, recv: i64, marks: i64, offset: i64) -> bool:
         state = feed.dedup
         newest: i64 = state.newest
         feed.arrived += 1
@@ -254,10 +260,10 @@ class Symbol:
         if marks & flags.SNAPSHOT and event <= newest:
             self._reject(feed, tick, Refusal(flags.OLD_SNAPSHOT, event, newest, 0), offset)
             return False
-        if dedup.repeats(state, event, identity):
+        if dedup.repeats(state, tick, event):
             self._reject(feed, tick, Refusal(flags.DUPLICATE, event, newest, dedup.WINDOW), offset)
             return False
-        if feed.contiguous and dedup.hole(state, seq) and feed.open:
+        if feed.contiguous and dedup.hole(state, tick.seq) and feed.open:
             self._write(liveness.skip(feed.life, newest, event), offset)
         if event > newest:
             state.newest = event
@@ -267,7 +273,7 @@ class Symbol:
             feed.good = 0
         return True
 
-    def _refuse(self, feed: Feed, tick: Quote | Trade, refusal: Refusal, offset: i64) -> None:
+    def _refuse(self, feed: Feed, tick: Tick, refusal: Refusal, offset: i64) -> None:
         self._reject(feed, tick, refusal, offset)
         if refusal.reason != flags.LATE:
             self._suspect(feed)
@@ -277,16 +283,16 @@ class Symbol:
             feed.leg.suspect = True
             self.stale_best = True
 
-    def _reject(self, feed: Feed, tick: Quote | Trade, refusal: Refusal, offset: i64) -> None:
+    def _reject(self, feed: Feed, tick: Tick, refusal: Refusal, offset: i64) -> None:
         feed.rejected[refusal.reason] = feed.rejected.get(refusal.reason, 0) + 1
         record = Rejected(tick, refusal.reason, refusal.observed, refusal.reference, refusal.limit)
-        self.out.append((record, offset))
+        self.out.append(Made(record, offset))
 
     def _refute(self, feed: Feed, reason: str) -> None:
         for held in spike.take_held(feed.spike):
             self._reject(feed, held.tick, Refusal(reason, held.x, held.median, held.band), held.offset)
 
-    def _judge(self, feed: Feed, tick: Quote | Trade, x: i64, event: i64, recv: i64, offset: i64) -> None:
+    def _judge(self, feed: Feed, tick: Tick, x: i64, event: i64, recv: i64, offset: i64) -> None:
         state = feed.spike
         if not state.held and spike.inside(state, x):
             self._accept_clean(feed, tick, x, event, recv, offset)
@@ -348,10 +354,10 @@ class Symbol:
     # Acceptance: liveness, candle, and what the best price needs. ``offset`` is the tick's own, which one that was
     # held keeps; gaps and candles carry that of the record at work, so that it never goes back for a key.
 
-    def _accept_clean(self, feed: Feed, tick: Any, x: i64, event: i64, recv: i64, offset: i64) -> None:
+    def _accept_clean(self, feed: Feed, tick: Tick, x: i64, event: i64, recv: i64, offset: i64) -> None:
         self._accept(feed, tick, event, recv, offset)
         feed.good = x
-        if type(tick) is Trade:
+        if isinstance(tick, Trade):
             spike.accept(feed.spike, x, -1, recv)
             if feed.open:
                 rows = candle.add_trade(feed.candles, self.now, event, tick.seq, offset, tick.price, tick.size)
@@ -367,8 +373,8 @@ class Symbol:
                 self._write_all(rows, self.offset)
             self._requote(feed, tick, event)
 
-    def _accept(self, feed: Feed, tick: Quote | Trade, event: i64, recv: i64, offset: i64) -> None:
-        self.out.append((tick, offset))
+    def _accept(self, feed: Feed, tick: Tick, event: i64, recv: i64, offset: i64) -> None:
+        self.out.append(Made(tick, offset))
         feed.accepted += 1
         latency: i64 = recv - event
         feed.latency = feed.latency + (latency - feed.latency) // 16 if feed.accepted > 1 else latency
@@ -385,7 +391,7 @@ class Symbol:
                 if other.life.deadline < self.due:
                     self.due = other.life.deadline
 
-    def _requote(self, feed: Feed, tick: Any, event: i64) -> None:
+    def _requote(self, feed: Feed, tick: Quote, event: i64) -> None:
         clean = not tick.flags & flags.NOT_CLEAN
         best_price.quote(feed.leg, event, tick.bid, tick.ask, tick.bid_size, tick.ask_size, clean)
         self.stale_best = True
@@ -395,14 +401,14 @@ class Symbol:
         for feed in self.feeds:
             leg = feed.leg
             if leg.clean and not leg.suspect and feed.life.status == liveness.LIVE:
-                legs.append(leg)
+                best_price.place(legs, leg, best_price.MID)
         best = best_price.choose(self.best, legs, now, self.trigger)
         self.stale_best = False
         for feed in self.feeds:
             feed.leg.is_new = False
         if best is None:
             return
-        self.out.append((best, offset))
+        self.out.append(Made(best, offset))
         if best.state not in ("no_source", "locked", "crossed"):
             event: i64 = best.ts_event
             rows = candle.add_quote(self.composite, now, event, 0, offset, best.bid, best.ask, best.consensus)
@@ -469,14 +475,14 @@ class Symbol:
 
     def _write(self, record: Gap | Candle | None, offset: i64) -> None:
         if record is not None:
-            self.out.append((record, offset))
+            self.out.append(Made(record, offset))
 
     def _write_all(self, records: list[Candle], offset: i64) -> None:
         for record in records:
-            self.out.append((record, offset))
+            self.out.append(Made(record, offset))
 
     def _report(self, feed: Feed, offset: i64) -> None:
-        self.out.append((status(self.name, feed), offset))
+        self.out.append(Made(status(self.name, feed), offset))
         feed.reported = feed.life.status
         feed.report_at = NEVER
 
@@ -544,7 +550,7 @@ def _trade_with(tick: Trade, event: i64, recv: i64, marks: i64) -> Trade:
     )  # fmt: skip
 
 
-def _released(tick: Quote | Trade) -> Quote | Trade:
+def _released(tick: Tick) -> Tick:
     if isinstance(tick, Quote):
         return _quote_with(tick, tick.ts_event, tick.ts_recv, tick.flags | flags.RELEASED)
     return _trade_with(tick, tick.ts_event, tick.ts_recv, tick.flags | flags.RELEASED)

@@ -15,10 +15,11 @@ hold-and-confirm rule is that of MetaTrader-type servers. Exact rules: docs/stag
 
 from typing import Any, Final
 
-from mypy_extensions import i64
+from librt.vecs import append, vec
+from mypy_extensions import i64, mypyc_attr
 
 from schemas.instrument import Rules
-from schemas.record import Quote, Trade
+from schemas.record import Quote, Trade, astuple
 from topology.stages.validity import apart
 
 WINDOW: Final = 50
@@ -32,6 +33,7 @@ RETURNED: Final = 2  # the held ones were spikes; accept this one
 CONFIRMED: Final = 3  # accept the held ones and this one
 
 
+@mypyc_attr(acyclic=True)
 class Held:
     """A suspect, with the numbers that made it one and its own source offset."""
 
@@ -43,46 +45,54 @@ class Held:
         self.offset: i64 = offset
 
 
+@mypyc_attr(acyclic=True)
 class Window:
     """The last 50 numbers, in order of arrival and sorted."""
 
     def __init__(self) -> None:
-        self.ring: list[int] = []
-        self.at: i64 = 0
-        self.ordered: list[int] = []
+        self.ring = vec[i64](capacity=WINDOW)
+        self.at: i64 = 0  # of the oldest, once the window is full
+        self.ordered = vec[i64](capacity=WINDOW)
 
     def add(self, value: i64) -> None:
         """Take a number in; the oldest leaves."""
-        if len(self.ring) < WINDOW:
-            self.ring.append(value)
+        n: i64 = len(self.ring)
+        if n < WINDOW:
+            self.ring = append(self.ring, value)
+            self.ordered = append(self.ordered, value)
+            move(self.ordered, n, value)
         else:
-            self.ordered.pop(position(self.ordered, self.ring[self.at]))
+            place = position(self.ordered, self.ring[self.at])
             self.ring[self.at] = value
             self.at = self.at + 1 if self.at < WINDOW - 1 else 0
-        self.ordered.insert(position(self.ordered, value), value)
+            move(self.ordered, place, value)
 
     def median(self) -> i64:
         """The middle number; 0 where there is none."""
         n: i64 = len(self.ordered)
-        return self.ordered[n // 2] if n else 0
+        if n == 0:
+            return 0
+        return self.ordered[n // 2]
 
     def clear(self) -> None:
         """Forget all."""
-        self.ring = []
-        self.ordered = []
+        self.ring = vec[i64](capacity=WINDOW)
+        self.ordered = vec[i64](capacity=WINDOW)
         self.at = 0
 
     def dump(self) -> list[int]:
         """The numbers in order of arrival."""
-        return self.ring[self.at :] + self.ring[: self.at]
+        ring = list(self.ring)
+        return ring[self.at :] + ring[: self.at]
 
     def load(self, ring: list[int]) -> None:
         """Take over what dump() gave."""
-        self.ring = ring
-        self.at = 0
-        self.ordered = sorted(ring)
+        self.clear()
+        for value in ring:
+            self.add(value)
 
 
+@mypyc_attr(acyclic=True)
 class Spike:
     """What is remembered of one source: mids, spreads, and the suspects being held."""
 
@@ -116,21 +126,32 @@ class Spike:
 
 
 def _fields(tick: Quote | Trade) -> list[Any]:
-    return [isinstance(tick, Quote), *[getattr(tick, name) for name in tick.__struct_fields__]]
+    return [isinstance(tick, Quote), *astuple(tick)]
 
 
 def _tick(fields: list[Any]) -> Quote | Trade:
     return Quote(*fields[1:]) if fields[0] else Trade(*fields[1:])
 
 
-def position(ordered: list[int], value: i64) -> i64:
-    """Where ``value`` stands, or would stand, in a sorted list."""
+def move(ordered: vec[i64], place: i64, value: i64) -> None:
+    """Put ``value`` in its order instead of the number at ``place``, which leaves."""
+    last: i64 = len(ordered) - 1
+    while place > 0 and ordered[place - 1] > value:
+        ordered[place] = ordered[place - 1]
+        place -= 1
+    while place < last and ordered[place + 1] < value:
+        ordered[place] = ordered[place + 1]
+        place += 1
+    ordered[place] = value
+
+
+def position(ordered: vec[i64], value: i64) -> i64:
+    """Where ``value`` stands in sorted numbers."""
     low: i64 = 0
     high: i64 = len(ordered)
     while low < high:
         middle = (low + high) // 2
-        here: i64 = ordered[middle]
-        if here < value:
+        if ordered[middle] < value:
             low = middle + 1
         else:
             high = middle
@@ -153,13 +174,11 @@ def _mad(window: Window) -> i64:
     deviation: i64 = 0
     taken: i64 = 0
     while taken <= n // 2:
-        above: i64 = ordered[right] - median if right < n else -1
-        below: i64 = median - ordered[left] if left >= 0 else -1
-        if below < 0 or 0 <= above <= below:
-            deviation = above
+        if left < 0 or (right < n and ordered[right] - median <= median - ordered[left]):
+            deviation = ordered[right] - median
             right += 1
         else:
-            deviation = below
+            deviation = median - ordered[left]
             left -= 1
         taken += 1
     return deviation

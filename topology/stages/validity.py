@@ -6,14 +6,16 @@ flagged. A price that is ten or a hundred times the last good one is a decimal s
 
 from typing import Final
 
-from mypy_extensions import i64
+from mypy_extensions import i64, mypyc_attr
 
 from schemas import flags
 from schemas.instrument import Instrument
+from schemas.record import Quote, Trade
 
 LATE_NS: Final = 900_000_000_000  # 15 minutes: as long as candles can still be revised
 
 
+@mypyc_attr(acyclic=True)
 class Refusal:
     """Why a tick is refused: a reason of schemas.flags and the numbers that led to it."""
 
@@ -24,6 +26,7 @@ class Refusal:
         self.limit: i64 = limit
 
 
+@mypyc_attr(acyclic=True)
 class Bounds:
     """The limits of one instrument, in price units and basis points."""
 
@@ -38,19 +41,19 @@ def apart(a: i64, b: i64) -> i64:
     return a - b if a > b else b - a
 
 
-def judge_quote(
-    bounds: Bounds, now: i64, event: i64, bid: i64, ask: i64, bid_size: i64, ask_size: i64, good: i64
-) -> Refusal | None:
+def judge_quote(bounds: Bounds, now: i64, quote: Quote, event: i64, good: i64) -> Refusal | None:
     """Refuse a quote or let it pass. ``good`` is the source's last good mid, 0 where there is none."""
     if event < now - LATE_NS:
         return Refusal(flags.LATE, event, now, LATE_NS)
+    bid = quote.bid
+    ask = quote.ask
     if bid <= 0 or ask <= 0:
         if bid < 0:
             return Refusal(flags.NOT_POSITIVE, bid, 0, 0)
         if ask < 0 or bid == 0 == ask:
             return Refusal(flags.NOT_POSITIVE, ask, 0, 0)
-    if bid_size < 0 or ask_size < 0:
-        return Refusal(flags.NEGATIVE_SIZE, bid_size if bid_size < 0 else ask_size, 0, 0)
+    if quote.bid_size < 0 or quote.ask_size < 0:
+        return Refusal(flags.NEGATIVE_SIZE, quote.bid_size if quote.bid_size < 0 else quote.ask_size, 0, 0)
     refusal = _outside(bounds, bid) or _outside(bounds, ask)
     if refusal is not None or bid == 0 or ask == 0:
         return refusal
@@ -59,14 +62,15 @@ def judge_quote(
     return _shifted((bid + ask) * 5, good)
 
 
-def judge_trade(bounds: Bounds, now: i64, event: i64, price: i64, size: i64, good: i64) -> Refusal | None:
+def judge_trade(bounds: Bounds, now: i64, trade: Trade, event: i64, good: i64) -> Refusal | None:
     """Refuse a trade or let it pass."""
     if event < now - LATE_NS:
         return Refusal(flags.LATE, event, now, LATE_NS)
+    price = trade.price
     if price <= 0:
         return Refusal(flags.NOT_POSITIVE, price, 0, 0)
-    if size < 0:
-        return Refusal(flags.NEGATIVE_SIZE, size, 0, 0)
+    if trade.size < 0:
+        return Refusal(flags.NEGATIVE_SIZE, trade.size, 0, 0)
     return _outside(bounds, price) or _shifted(price * 10, good)
 
 

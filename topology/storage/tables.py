@@ -7,13 +7,15 @@ records may come again, and late, without harm.
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Any, Final
 
 import msgspec
 
 from schemas import flags
+from schemas.codec import schemas
 from schemas.instrument import Instrument, text
-from schemas.record import Best, Candle, Gap, Quote, Status, Trade
+from schemas.record import Best, Candle, Gap, Quote, Status, Trade, astuple
 
 #: A record, its offset in market.raw, and the Kafka record that it came in (for the dead letter, if need be).
 Row = tuple[Any, int, Any]
@@ -21,7 +23,7 @@ Row = tuple[Any, int, Any]
 UNITS: Final = "CREATE TEMP TABLE units (symbol text PRIMARY KEY, price numeric, mid numeric, size numeric)"
 PUT_UNIT: Final = "INSERT INTO units VALUES (%s, %s::numeric, %s::numeric, %s::numeric)"
 
-_TYPES: Final[dict[Any, str]] = {int: "bigint", str: "text", dict[str, int]: "jsonb"}
+_TYPES: Final[dict[Any, str]] = {"long": "bigint", "string": "text", int: "bigint", str: "text"}
 _SPECIAL: Final = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
@@ -58,8 +60,7 @@ class Load(msgspec.Struct, frozen=True):
     @property
     def staging(self) -> str:
         """SQL that makes the staging table."""
-        fields = msgspec.structs.fields(self.record)
-        columns = [f'"{field.name}" {_TYPES[field.type]}' for field in fields]
+        columns = [f'"{name}" {kind}' for name, kind in staged_types(self.record).items()]
         return f"CREATE TEMP TABLE {self.staged} ({', '.join(columns)}, source_offset bigint) ON COMMIT DELETE ROWS"
 
     @property
@@ -80,6 +81,15 @@ class Load(msgspec.Struct, frozen=True):
         return f"SET ({', '.join(rest)}) = ROW ({new}) WHERE {self.newer} AND {changes}"
 
 
+@cache
+def staged_types(record: type) -> dict[str, str]:
+    """The SQL type of every field of a record, in order."""
+    if record is DeadLetter:
+        return {field.name: _TYPES[field.type] for field in msgspec.structs.fields(record)}
+    fields = schemas()[record.__name__]["fields"]
+    return {field["name"]: _TYPES.get(str(field["type"]), "jsonb") for field in fields}
+
+
 def fold(rows: Iterable[Row]) -> list[tuple[Load, list[Row]]]:
     """Of the rows with one key keep the newest, as the database may touch a row only once a statement."""
     kept: dict[type, dict[Any, Row]] = {}
@@ -96,18 +106,20 @@ def fold(rows: Iterable[Row]) -> list[tuple[Load, list[Row]]]:
 
 def copied(load: Load, rows: list[Row]) -> bytes:
     """The rows as COPY takes them, in its text format: measured faster to make than its binary one."""
-    fields = msgspec.structs.fields(load.record)
-    line = "".join("%d\t" if field.type is int else "%s\t" for field in fields) + "%d\n"
+    types = staged_types(load.record).values()
+    line = "".join("%d\t" if kind == "bigint" else "%s\t" for kind in types) + "%d\n"
     plain = [(*_plain(record), offset) for record, offset, _ in rows]
     lines = "".join([line % values for values in plain])
     is_clean = "\\" not in lines and "\r" not in lines
-    if not is_clean or lines.count("\t") != len(rows) * len(fields) or lines.count("\n") != len(rows):
+    if not is_clean or lines.count("\t") != len(rows) * len(types) or lines.count("\n") != len(rows):
         lines = "".join([line % tuple(map(_escaped, values)) for values in plain])
     return lines.encode()
 
 
 def _plain(record: Any) -> tuple[Any, ...]:
-    values = msgspec.structs.astuple(record)
+    if isinstance(record, DeadLetter):
+        return msgspec.structs.astuple(record)
+    values = astuple(record)
     if type(record) is Status:
         return (*values[:-1], json.dumps(record.rejected, sort_keys=True))
     return values
