@@ -5,14 +5,14 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import msgspec
 import pytest
 
 from deploy.local import Stack
 from schemas import flags, topics
 from schemas.instrument import load
-from schemas.record import Clock
+from schemas.record import Clock, replace
 from tests.market import Setup, play, random_acts
 from tests.topology.processes import PARTITIONS, Process, expected, last_by_key, produce, read, wait_for_no_lag, written
 from topology.admin import create_topics
@@ -33,8 +33,8 @@ def market(seed: int, count: int) -> list[object]:
     return [record for together in zip(*streams, strict=False) for record in together]
 
 
-def _renamed(record: object, name: str) -> object:
-    return msgspec.structs.replace(record, symbol=name)
+def _renamed(record: Any, name: str) -> Any:
+    return replace(record, symbol=name)
 
 
 @pytest.fixture
