@@ -12,6 +12,7 @@ ONE_SIDED: Final = 64
 NOT_TRADEABLE: Final = 128  # the source says: indicative only
 RELEASED: Final = 256  # was held as a suspected spike, then confirmed
 PARTIAL: Final = 512  # candle: the source was not covered for the whole minute
+PROMOTED: Final = 1024  # candle: put in the place of another by a replay; stands whatever its coverage
 
 #: A quote with any of these is kept, but takes no part in best price and candles.
 NOT_CLEAN: Final = CROSSED | LOCKED | ONE_SIDED | NOT_TRADEABLE
@@ -27,6 +28,7 @@ NAMES: Final[dict[int, str]] = {
     NOT_TRADEABLE: "NOT_TRADEABLE",
     RELEASED: "RELEASED",
     PARTIAL: "PARTIAL",
+    PROMOTED: "PROMOTED",
 }
 
 # Reasons a tick is rejected (market.data.tick.rejected), in the order in which they are judged.

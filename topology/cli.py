@@ -341,6 +341,37 @@ def replay(
     sys.exit(run_replay(settings, asked, run, rate=rate or 0.0, workers=workers, nice=nice))
 
 
+@replay.command("compare")
+@click.argument("name")
+@click.option("--format", "shape", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--topic", "kinds", multiple=True, type=click.Choice(["tick", "rejected", "best", "candle", "gap"]))
+@click.option(
+    "--first", type=click.IntRange(min=0), default=5, show_default=True, help="Shown of each symbol and topic."
+)
+def replay_compare(name: str, shape: str, kinds: tuple[str, ...], first: int) -> None:
+    """What differs from live. Exit code 0: nothing, 1: something, 2: error."""
+    from topology.replay.commands import compare
+
+    try:
+        sys.exit(compare(_settings(broker=True, database=True), name, shape, kinds, first))
+    except tuple(_known()) as error:
+        click.echo(f"Error: {explain(error)}", err=True)
+        sys.exit(2)
+    except Exception:  # noqa: BLE001  a defect of ours must not be taken for a difference
+        import traceback
+
+        traceback.print_exc()
+        sys.exit(2)
+
+
+@replay.command("list")
+def replay_list() -> None:
+    """The replays that are there."""
+    from topology.replay.commands import show_all
+
+    show_all(_settings(database=True))
+
+
 @main.command()
 @click.argument("symbol")
 @click.option("--from", "start", type=Moment(), help="First minute, UTC. [default: the newest 60 candles]")

@@ -8,6 +8,7 @@ import fcntl
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -83,9 +84,11 @@ class Running:
                 self._processes.update({name: self._process(name) for name in names})
 
     def _process(self, name: str) -> "subprocess.Popen[bytes]":
-        more = {}
-        if name.startswith("worker-"):  # each needs files of its own
-            more["TICKLOOM_DATA"] = str(self.folder / name)
+        more: dict[str, str] = {}
+        if name.startswith("worker-"):  # each needs files and a port of its own
+            with socket.create_server((self.settings.web_host, 0)) as probe:
+                port = probe.getsockname()[1]
+            more = {"TICKLOOM_DATA": str(self.folder / name), "TICKLOOM_WEB_PORT": str(port)}
         code = f"from topology.running import child; child({os.getpid()})"
         with (self.folder / f"{name}.log").open("wb") as log:
             return subprocess.Popen(

@@ -61,6 +61,16 @@ class LogReader:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"no offsets of {topic}"))
         return bounds
 
+    def offsets_at(self, topic: str, ms: dict[int, int]) -> dict[int, int]:
+        """The first offset appended at or after a time (ms since the epoch), by partition; the end where none was."""
+        ends = self.bounds(topic)
+        asked = [TopicPartition(topic, number, at) for number, at in ms.items()]
+        found = self._consumer.offsets_for_times(asked, timeout=PATIENCE_S) if asked else []
+        for each in found:
+            if each.error is not None:
+                raise KafkaException(each.error)
+        return {at.partition: at.offset if at.offset >= 0 else ends[at.partition][1] for at in found}
+
     def read(self, topic: str, since: dict[int, int], until: dict[int, int]) -> Iterator[Message]:
         """Give the records with ``since <= offset < until`` of each partition, in order per partition."""
         left = {number for number in until if until[number] > since[number]}

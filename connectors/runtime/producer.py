@@ -72,6 +72,10 @@ class RawProducer:
         symbol = record.symbol
         self._produce(self.topic, symbol.encode(), self._encode(record), self.partition_of(symbol))
 
+    def copy(self, key: bytes | None, value: bytes | None, partition: int, headers: Headers, ms: int) -> None:
+        """Send a record as it stands in another log, which was appended there at ``ms``. Raises ProducerError."""
+        self._produce(self.topic, key, value, partition, headers, ms)
+
     def clock(self, partition: int, ts_ns: int) -> None:
         """Say to one partition that it is ``ts_ns``. Raises ProducerError."""
         self._produce(self.topic, topics.CLOCK_KEY, self._encode(Clock(ts_ns)), partition)
@@ -94,16 +98,29 @@ class RawProducer:
         """Forget what is not sent yet. What is under way may still arrive: all of it, or its beginning."""
         self._producer.purge(in_queue=True, in_flight=False, blocking=True)
 
-    def _produce(self, topic: str, key: bytes, value: bytes, partition: int, headers: Headers | None = None) -> None:
+    def _produce(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        partition: int,
+        headers: Headers | None = None,
+        ms: int = 0,
+    ) -> None:
         self._until_poll -= 1
         if self._until_poll <= 0:
             self.poll()
-        if not self._offer(topic, key, value, partition, headers):
-            self._wait(lambda: self._offer(topic, key, value, partition, headers))
+        if not self._offer(topic, key, value, partition, headers, ms):
+            self._wait(lambda: self._offer(topic, key, value, partition, headers, ms))
 
-    def _offer(self, topic: str, key: bytes, value: bytes, partition: int, headers: Headers | None) -> bool:
+    def _offer(
+        self, topic: str, key: bytes | None, value: bytes | None, partition: int, headers: Headers | None, ms: int
+    ) -> bool:
+        """``ms``: 0 is now."""
         try:
-            self._producer.produce(topic, value, key, partition, headers=list(headers) if headers else None)
+            self._producer.produce(
+                topic, value, key, partition, timestamp=ms, headers=list(headers) if headers else None
+            )
         except BufferError:
             self._ask(lambda: self._producer.poll(0.05))
             return False
