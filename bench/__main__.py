@@ -11,14 +11,14 @@ import click
 from confluent_kafka import KafkaException
 from rich.console import Console
 
-from bench import latency, machine, report, state, throughput
+from bench import importing, latency, machine, report, state, throughput
 from bench.process import BenchError
 from bench.rig import Rig
 from connectors.runtime.producer import ProducerError
 from deploy.local import LocalStackError
 from topology.admin import BrokerError
 
-MEASUREMENTS = ("throughput", "latency", "state")
+MEASUREMENTS = ("throughput", "latency", "state", "import")
 
 
 @click.command()
@@ -65,6 +65,9 @@ def _measure(directory: Path, console: Console, only: tuple[str, ...], *, quick:
         if "state" in only:
             rig.say("memory and recovery")
             results["state"] = {"rows": state.measure(rig, **({"ticks": 30, "kills": 1} if quick else {}))}
+        if "import" in only:
+            rig.say("import")
+            results["import"] = importing.measure(rig, scale=0.1 if quick else 1.0, runs=1 if quick else runs)
     finally:
         rig.close()
     for section in results.values():

@@ -57,10 +57,18 @@ def speed() -> float:
     return round(TURNS / (time.perf_counter() - begin) / 1e6, 1)
 
 
-def cpu_seconds(pid: int) -> float:
-    """CPU time that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / HERTZ
+def cpu_seconds(pid: int, *, reaped: bool = False) -> float:
+    """CPU time that a process has used; with ``reaped`` also that of its children that have ended."""
+    return sum(map(int, _stat(pid)[11 : 15 if reaped else 13])) / HERTZ
+
+
+def is_zombie(pid: int) -> bool:
+    """Whether a process has ended and nobody has waited for it yet."""
+    return _stat(pid)[0] == "Z"
+
+
+def _stat(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
 
 
 def memory_mb(pid: int) -> tuple[float, float]:

@@ -52,10 +52,14 @@ class Rig:
             broker=self.broker, run=run, state=self.directory, data=self.directory / "data", instruments=instruments
         )
 
-    def fill(self, run: str, of: Market) -> Settings:
-        """Make the topics of a run and load a market into it."""
+    def make(self, run: str) -> None:
+        """Make the topics of a run."""
         admin.create_topics(self.broker, run, replication=1)
         self._runs.append(run)
+
+    def fill(self, run: str, of: Market) -> Settings:
+        """Make the topics of a run and load a market into it."""
+        self.make(run)
         with self.progress(f"loading {run}", of.ticks) as tell:
             market.load(self.broker, run, of, tell)
         return self.settings(run, of.symbols)

@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
@@ -27,7 +27,8 @@ from schemas.record import Tick
 FORMATS: Final = ("lean", "histdata", "truefx", "dukascopy", "csv")
 SUFFIXES: Final = (".zip", ".csv", ".txt", ".gz", ".bi5")
 BEHIND_NS: Final = 15 * MINUTE
-BLOCK: Final = 1 << 16
+FIRST_BLOCK: Final = 1 << 10  # bytes: to look into a file does not take more
+BLOCK: Final = 1 << 14  # some hundred rows: what stays in memory of each open file
 LONGEST_LINE: Final = 1 << 16  # more without a line break is no CSV
 SHOWN: Final = 500  # characters of a bad row that are kept
 SAMPLE: Final = 1000  # rows without a tick at the start: then it is no such file
@@ -72,7 +73,7 @@ class ArchiveError(Exception):
 
 
 class _Rows(NamedTuple):
-    items: Iterator[Any]
+    blocks: Iterator[list[Any]]
     parse: Callable[[Any], Tick]
     describe: Callable[[Any], str]
     first: int  # the line number of the first item
@@ -117,22 +118,26 @@ class TickFile:
 
     def rows(self) -> Iterator[Tick | BadRow]:
         """Read the ticks and the bad rows, in the order of the file."""
+        return chain.from_iterable(self.blocks())
+
+    def blocks(self) -> Iterator[list[Tick | BadRow]]:
+        """Read the rows, as many at a time as are read at once."""
         self._read = 0
         with ExitStack() as stack:
             try:
                 rows = self._open(stack)
             except (*READ_ERRORS, ValueError) as error:
-                yield BadRow(self.asked, 0, "", explain(error))
+                yield [BadRow(self.asked, 0, "", explain(error))]
             else:
-                yield from checked(self.asked, rows.items, rows.parse, rows.first, rows.describe)
+                yield from checked(self.asked, rows.blocks, rows.parse, rows.first, rows.describe)
         self._read = self.size
 
     def _detect(self) -> str:
         if self.path.name.lower().endswith(".bi5"):
             return "dukascopy"
         with ExitStack() as stack:
-            name, text = self._content(stack)
-            lines = list(islice(text, 20))
+            name, blocks = self._content(stack)
+            lines = list(islice(chain.from_iterable(blocks), 20))
         if any(lean.NAME.fullmatch(each) for each in (name, self.path.name)):
             return "lean"
         if any(histdata.LINE.match(line) for line in lines):
@@ -186,24 +191,25 @@ class TickFile:
             volumes = dukascopy.Volumes(instrument.size_scale)
             parse = dukascopy.parser(self.symbol, self.source, self._hour(), price, volumes)
             return _Rows(records(self._unpacked(stack)[1]), parse, dukascopy.describe, 1)
-        name, lines = self._content(stack)
+        name, blocks = self._content(stack)
         prices = Mantissas(instrument.price_scale, divisor=divisor)
         sizes = Mantissas(instrument.size_scale, negative=False)
         what = (self.symbol, self.source, prices)
         if self.format == "lean":
-            return _Rows(lines, lean.parser(self._lean_name(name), *what, sizes, self.zone), str, 1)
+            return _Rows(blocks, lean.parser(self._lean_name(name), *what, sizes, self.zone), str, 1)
         if self.format == "histdata":
-            return _Rows(lines, histdata.parser(*what, self.zone), str, 1)
+            return _Rows(blocks, histdata.parser(*what, self.zone), str, 1)
         if self.format == "truefx":
-            return _Rows(lines, truefx.parser(*what, self.zone), str, 1)
-        return _Rows(lines, plain.parser(next(lines, ""), *what, sizes, self.zone), str, 2)
+            return _Rows(blocks, truefx.parser(*what, self.zone), str, 1)
+        header, *rest = next(blocks, [""])
+        return _Rows(chain([rest], blocks), plain.parser(header, *what, sizes, self.zone), str, 2)
 
     def _lean_name(self, inner: str) -> str:
         name = inner if lean.NAME.fullmatch(inner) else self.path.name
         lean.check(name)
         return name
 
-    def _content(self, stack: ExitStack) -> tuple[str, Iterator[str]]:
+    def _content(self, stack: ExitStack) -> tuple[str, Iterator[list[str]]]:
         name, stream = self._unpacked(stack)
         return name, lines_of(stream)
 
@@ -232,22 +238,22 @@ def explain(error: Exception) -> str:
     return f"torn or not what its name says ({text}): fetch it again"
 
 
-def lines_of(stream: BinaryIO) -> Iterator[str]:
-    """Split bytes into lines. What is no UTF-8 becomes U+FFFD, which no number contains."""
-    rest, first = b"", True
-    while block := stream.read(BLOCK):
-        if first:
-            block, first = block.removeprefix(codecs.BOM_UTF8), False
-        *whole, rest = (rest + block).split(b"\n")
-        for line in whole:
-            yield line.decode(errors="replace")
+def lines_of(stream: BinaryIO) -> Iterator[list[str]]:
+    """Split bytes into lines, block by block. What is no UTF-8 becomes U+FFFD, which no number contains."""
+    rest = b""
+    block = stream.read(FIRST_BLOCK).removeprefix(codecs.BOM_UTF8)
+    while block:
+        whole, newline, rest = (rest + block).rpartition(b"\n")
+        if newline:
+            yield whole.decode(errors="replace").split("\n")
         if len(rest) > LONGEST_LINE:
             rest = rest[:LONGEST_LINE]
+        block = stream.read(BLOCK)
     if rest:
-        yield rest.decode(errors="replace")
+        yield [rest.decode(errors="replace")]
 
 
-def records(stream: BinaryIO) -> Iterator[dukascopy.Row]:
+def records(stream: BinaryIO) -> Iterator[list[dukascopy.Row]]:
     """Unpack a bi5 file. Raises EOFError and LZMAError after the last record that is whole."""
     unpack = lzma.LZMADecompressor()
     rest = b""
@@ -256,7 +262,7 @@ def records(stream: BinaryIO) -> Iterator[dukascopy.Row]:
         read += len(block)
         rest += unpack.decompress(block)
         whole = len(rest) - len(rest) % dukascopy.RECORD.size
-        yield from dukascopy.RECORD.iter_unpack(rest[:whole])
+        yield list(dukascopy.RECORD.iter_unpack(rest[:whole]))
         rest = rest[whole:]
     if read and (rest or not unpack.eof):
         raise EOFError("it ends in the middle of a record" if rest else "it ends too early")
@@ -266,42 +272,49 @@ def records(stream: BinaryIO) -> Iterator[dukascopy.Row]:
 
 def checked(
     file: Asked,
-    items: Iterable[Any],
+    blocks: Iterable[list[Any]],
     parse: Callable[[Any], Tick],
     first: int = 1,
     describe: Callable[[Any], str] = str,
-) -> Iterator[Tick | BadRow]:
+) -> Iterator[list[Tick | BadRow]]:
     """Parse row by row, setting aside what is no tick and what is far out of the order of time."""
     before: Tick | None = None  # the last good tick, kept back until the next one has confirmed its time
-    before_line, before_item = 0, None
+    before_line, before_item, before_at = 0, None, 0
     highest = 0  # of the ticks already given out
-    line = first - 1
+    following = first
+    rows: list[Tick | BadRow] = []
     try:
-        for line, item in enumerate(items, first):
-            try:
-                tick = parse(item)
-            except ValueError as error:
-                if text := describe(item).strip():
-                    yield BadRow(file, line, text[:SHOWN], str(error))
-                continue
-            if before is not None:
-                if tick.ts_event >= before.ts_event - BEHIND_NS:
-                    yield before
-                    if before.ts_event > highest:
-                        highest = before.ts_event
-                elif tick.ts_event >= highest - BEHIND_NS:
-                    yield _out_of_order(file, before_line, describe(before_item), before, tick.ts_event)
-                else:
-                    yield _out_of_order(file, line, describe(item), tick, highest)
+        for items in blocks:
+            for line, item in enumerate(items, following):
+                try:
+                    tick = parse(item)
+                except ValueError as error:
+                    if text := describe(item).strip():
+                        rows.append(BadRow(file, line, text[:SHOWN], str(error)))
                     continue
-            before, before_line, before_item = tick, line, item
+                at = tick.ts_event
+                if before is not None:
+                    if at >= before_at - BEHIND_NS:
+                        rows.append(before)
+                        if before_at > highest:
+                            highest = before_at
+                    elif at >= highest - BEHIND_NS:
+                        rows.append(_out_of_order(file, before_line, describe(before_item), before, at))
+                    else:
+                        rows.append(_out_of_order(file, line, describe(item), tick, highest))
+                        continue
+                before, before_line, before_item, before_at = tick, line, item, at
+            following += len(items)
+            yield rows
+            rows = []
     except READ_ERRORS as error:
         if before is not None:
-            yield before
-        yield BadRow(file, line + 1, "", explain(error))
+            rows.append(before)
+        rows.append(BadRow(file, following, "", explain(error)))
+        yield rows
         return
     if before is not None:
-        yield before
+        yield [before]
 
 
 def _out_of_order(file: Asked, line: int, text: str, tick: Tick, other: int) -> BadRow:

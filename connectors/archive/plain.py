@@ -10,7 +10,7 @@ that covers May 1970 to 2262).
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from connectors.archive.number import REMEMBERED, SECOND, Mantissas, Zone, exact, local
 from schemas.instrument import I64_MAX
@@ -22,6 +22,8 @@ TRADE = ("ts_event", "price", "size")
 LAYOUTS = (set(QUOTE), {*QUOTE, *SIZES}, set(TRADE))
 ALIAS = {"timestamp": "ts_event"}
 UNITS = ((10, 9), (13, 6), (16, 3))  # up to so many digits: ns are so many decimals finer
+SECONDS_AT = 17  # behind 2013-01-01 22:00:
+SECONDS = re.compile(r"([0-5]\d)(?:\.(\d{1,9}))?", re.ASCII)
 ISO = re.compile(r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):([0-5]\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d(?::?\d\d)?)?", re.ASCII)
 
 
@@ -77,36 +79,37 @@ class Times:
 
     def __init__(self, zone: Zone) -> None:
         self._zone = zone
-        self._minutes: dict[tuple[str | None, ...], int] = {}
+        self._minutes: dict[str, int] = {}  # what stands before the seconds, where no offset stands behind them
 
     def ns(self, text: str) -> int:
         """Read one time. Raises ValueError."""
-        found = ISO.fullmatch(text.strip())
-        ns = self._iso(*found.groups()) if found else since_1970(text)
+        start = self._minutes.get(text[:SECONDS_AT])
+        rest = None if start is None else SECONDS.fullmatch(text, SECONDS_AT)
+        if start is not None and rest is not None:
+            ns = start + seconds_ns(*rest.groups(""))
+        else:
+            found = ISO.fullmatch(text.strip())
+            ns = self._iso(text.strip(), found.groups("")) if found else since_1970(text)
         if not 0 < ns <= I64_MAX:
             raise ValueError(f"{text!r} is not a time between 1970 and 2262")
         return ns
 
-    def _iso(
-        self,
-        year: str,
-        month: str,
-        day: str,
-        hour: str,
-        minute: str,
-        second: str,
-        fraction: str | None,
-        offset: str | None,
-    ) -> int:
-        key = (year, month, day, hour, minute, offset)
-        base = self._minutes.get(key)
-        if base is None:
-            at = local(int(year), int(month), int(day), int(hour), int(minute))
-            base = self._zone.utc(at) if offset is None else at - offset_ns(offset)
+    def _iso(self, text: str, fields: Sequence[str]) -> int:
+        *minute, second, fraction, offset = fields
+        start = local(*map(int, minute))
+        if offset:
+            start -= offset_ns(offset)
+        else:
+            start = self._zone.utc(start)
             if len(self._minutes) >= REMEMBERED:
                 self._minutes.clear()
-            self._minutes[key] = base
-        return base + int(second) * SECOND + int((fraction or "").ljust(9, "0"))
+            self._minutes[text[:SECONDS_AT]] = start
+        return start + seconds_ns(second, fraction)
+
+
+def seconds_ns(whole: str, fraction: str) -> int:
+    """Seconds and up to nine decimals of them to ns."""
+    return int(whole) * SECOND + int(fraction.ljust(9, "0"))
 
 
 def since_1970(text: str) -> int:

@@ -12,13 +12,14 @@ skipped. The last of them are compared with the log, as the run may hold somethi
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from typing import Final
 
 from confluent_kafka import Message
 
 from connectors.archive.file import BadRow, TickFile
-from connectors.archive.merge import merged
+from connectors.archive.merge import Row, batches
 from connectors.runtime.log import LogReader
 from connectors.runtime.producer import RawProducer
 from schemas import flags, topics
@@ -31,6 +32,7 @@ MINUTE: Final = 60 * SECOND
 GRACE_NS: Final = 10 * SECOND  # of candles, by default
 COMPARED: Final = 50  # records at the end of each partition
 REPORT_EVERY: Final = 1000  # rows
+PAIR: Final = attrgetter("symbol", "source")
 
 
 class OtherInput(ConfigError):
@@ -48,6 +50,9 @@ class History:
         self.rows = 0
         self.resumed = 0  # records that the log had already
         self.written = 0
+        self._newest = 0  # of the times of the ticks so far
+        self._next_clock = 0
+        self._ours: list[int] = []  # the partitions that have a symbol of the import
         self._producer = producer
         self._codec = codec
         self._broker = broker
@@ -76,24 +81,13 @@ class History:
         files = list(files)
         for whole in unreadable:
             self._bad(whole)
-        ours = sorted({self._producer.partition_of(file.symbol) for file in files})
-        second = newest = 0
-        for row in merged(files):
-            self.rows += 1
-            if self.rows % REPORT_EVERY == 0:
+        self._ours = sorted({self._producer.partition_of(file.symbol) for file in files})
+        for batch in batches(files):
+            for start in range(0, len(batch), REPORT_EVERY):
+                self._rows(batch[start : start + REPORT_EVERY])
                 report()
-            if isinstance(row, BadRow):
-                self._bad(row)
-                continue
-            if row.ts_recv > newest:
-                newest = row.ts_recv
-                if newest // SECOND > second:
-                    second = newest // SECOND
-                    for number in ours:
-                        self._clock(number, second * SECOND)
-            self._tick(row)
-        if newest:
-            end = (newest // MINUTE + 2) * MINUTE + max(grace_ns, GRACE_NS)
+        if self._newest:
+            end = (self._newest // MINUTE + 2) * MINUTE + max(grace_ns, GRACE_NS)
             for number in self._position:
                 self._clock(number, end)
         for number, position in self._position.items():
@@ -103,27 +97,39 @@ class History:
         report()
         self._check_ends()
 
-    def _tick(self, tick: Tick) -> None:
-        self.ticks[tick.symbol, tick.source] += 1
-        number = self._producer.partition_of(tick.symbol)
-        if self._is_new(number, tick, tick.symbol):
-            self._producer.send(tick)
+    def _rows(self, rows: Sequence[Row]) -> None:
+        self.rows += len(rows)
+        ticks = []
+        for row in rows:
+            if isinstance(row, BadRow):
+                self._bad(row)
+                continue
+            ticks.append(row)
+            if row.ts_recv > self._newest:
+                self._newest = row.ts_recv
+                if self._newest >= self._next_clock:
+                    second = self._newest // SECOND
+                    self._next_clock = (second + 1) * SECOND
+                    for number in self._ours:
+                        self._clock(number, second * SECOND)
+            self._record(self._producer.partition_of(row.symbol), row, row.symbol.encode())
+        self.ticks.update(map(PAIR, ticks))
 
     def _clock(self, number: int, ts_ns: int) -> None:
-        if self._is_new(number, Clock(ts_ns), topics.CLOCK_KEY.decode()):
-            self._producer.clock(number, ts_ns)
+        self._record(number, Clock(ts_ns), topics.CLOCK_KEY)
 
-    def _is_new(self, number: int, record: Tick | Clock, key: str) -> bool:
+    def _record(self, number: int, record: Tick | Clock, key: bytes) -> None:
+        """Write the next record of a partition, unless it is there already."""
         position = self._position[number]
         self._position[number] = position + 1
         if position >= self._there[number]:
             self.written += 1
-            return True
+            self._producer.put(number, key, self._codec.encode(record))
+            return
         self.resumed += 1
         found = self._tail.get((number, position))
-        if found and (found.value() != self._codec.encode(record) or found.key() != key.encode()):
+        if found and (found.value() != self._codec.encode(record) or found.key() != key):
             raise self._other(number, position, "its record there is another one")
-        return False
 
     def _bad(self, row: BadRow) -> None:
         file = row.file

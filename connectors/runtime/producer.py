@@ -20,6 +20,7 @@ from schemas.record import Candle, Clock, Link, Tick
 STALL_S: Final = 30.0
 QUEUE: Final = 100_000  # records not yet acknowledged
 QUEUE_KB: Final = 64 << 10
+LINGER_MS: Final = 2
 POLL_EVERY: Final = 1000  # sends: a failed delivery is known this soon
 
 Headers = Sequence[tuple[str, bytes]]
@@ -32,8 +33,13 @@ class ProducerError(ConnectionError):
 class RawProducer:
     """Writes to a run's market.raw, and to its market.dead_letter what is no record."""
 
-    def __init__(self, broker: str, run: str, codec: Codec, *, stall_s: float = STALL_S) -> None:
-        """Connect, and learn the number of partitions. Raises ProducerError."""
+    def __init__(
+        self, broker: str, run: str, codec: Codec, *, stall_s: float = STALL_S, linger_ms: int = LINGER_MS
+    ) -> None:
+        """Connect, and learn the number of partitions. Raises ProducerError.
+
+        ``linger_ms``: how long a record may wait for others that go with it.
+        """
         self.topic = topics.named(topics.RAW.name, run)
         self._dead_letters = topics.named(topics.DEAD_LETTER.name, run)
         self._broker = broker
@@ -49,7 +55,7 @@ class RawProducer:
             "message.timeout.ms": 0,  # never: it would leave a hole
             "partitioner": "murmur2_random",  # as in Java; the partition is named here, this is for safety
             "compression.type": "lz4",
-            "linger.ms": 2,
+            "linger.ms": linger_ms,
             "queue.buffering.max.messages": QUEUE,
             "queue.buffering.max.kbytes": QUEUE_KB,
             "delivery.report.only.error": True,
@@ -75,6 +81,10 @@ class RawProducer:
     def copy(self, key: bytes | None, value: bytes | None, partition: int, headers: Headers, ms: int) -> None:
         """Send a record as it stands in another log, which was appended there at ``ms``. Raises ProducerError."""
         self._produce(self.topic, key, value, partition, headers, ms)
+
+    def put(self, partition: int, key: bytes, value: bytes) -> None:
+        """Send what is encoded to a partition of market.raw. Raises ProducerError."""
+        self._produce(self.topic, key, value, partition)
 
     def clock(self, partition: int, ts_ns: int) -> None:
         """Say to one partition that it is ``ts_ns``. Raises ProducerError."""

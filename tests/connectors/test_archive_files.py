@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from connectors.archive import file as archive
 from connectors.archive.file import ArchiveError, Asked, BadRow, TickFile
-from connectors.archive.merge import merged
+from connectors.archive.merge import batches, merged
 from schemas.instrument import ConfigError, load
 from schemas.record import Quote, Trade
 
@@ -321,6 +321,42 @@ def test_merged_files_are_in_order_and_nothing_is_lost(tmp_path_factory, times, 
     assert list(merged(files)) == ticks
 
 
+def one_by_one(files: list[TickFile]) -> list:
+    """What merging means, without blocks: of the files the one whose next row is due first, again and again."""
+    rows, out = {}, []
+    for number, file in enumerate(sorted(files, key=lambda file: (file.identity, str(file.path)))):
+        due, rows[number] = file.start, []
+        for row in file.rows():
+            due = due if isinstance(row, BadRow) else max(due, row.ts_event)
+            rows[number].append((due, row))
+    while rows := {number: left for number, left in rows.items() if left}:
+        number = min(rows, key=lambda number: (rows[number][0][0], number))
+        out.append(rows[number].pop(0)[1])
+    return out
+
+
+LINES = st.lists(st.tuples(st.integers(0, 900), st.booleans()), min_size=1, max_size=60)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(LINES, min_size=1, max_size=6), st.sampled_from([16, 40, 100, 1 << 14]), st.booleans())
+def test_blocks_of_any_size_merge_as_row_by_row(tmp_path_factory, contents, block, in_order):
+    """With late and bad rows, files that begin late, and rows of many files at the same time."""
+    folder = tmp_path_factory.mktemp("merge")
+    files = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(archive, "FIRST_BLOCK", block)
+        patch.setattr(archive, "BLOCK", block)
+        for number, rows in enumerate(contents):
+            rows = sorted(rows) if in_order else rows
+            lines = "".join(f"{second * 1000},1.38,1.39\n" if good else "bad\n" for second, good in rows)
+            path = lean_zip(folder / str(number), f"{rows[0][0] * 1000},1,2\n{lines}")
+            files.append(tick_file(path, source=f"source{number}"))
+        found = list(merged(files))
+        assert found == one_by_one(files)
+    assert [row for batch in batches(files) for row in batch] == found
+
+
 def test_a_tick_that_is_late_in_its_file_stays_late(tmp_path):
     one = tick_file(lean_zip(tmp_path / "1", "0,1,1\n60000,1,1\n30000,1,1\n90000,1,1\n"), source="one")
     two = tick_file(lean_zip(tmp_path / "2", "10000,1,1\n70000,1,1\n"), source="two")
@@ -335,8 +371,8 @@ def test_files_of_later_days_are_not_open_yet(tmp_path, monkeypatch):
     ]
     files = [tick_file(path) for path in reversed(paths)]
     opened: list[str] = []
-    rows = TickFile.rows
-    monkeypatch.setattr(TickFile, "rows", lambda file: opened.append(file.path.name) or rows(file))
+    blocks = TickFile.blocks
+    monkeypatch.setattr(TickFile, "blocks", lambda file: opened.append(file.path.name) or blocks(file))
     ticks = merged(files)
     next(ticks)
     assert opened == [paths[0].name]

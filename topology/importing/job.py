@@ -7,6 +7,7 @@ Rule: the same files give the same run, however often the import is interrupted.
                                                                      summary <- topics of the run
 """
 
+import gc
 import hashlib
 import re
 import time
@@ -30,6 +31,9 @@ from topology.config import Settings
 from topology.importing import summary
 from topology.running import Running, alone, bars, plain_console, stopping
 
+# Nobody waits for a single tick: large batches and few commits cost less.
+LINGER_MS: Final = 100
+COMMIT_SECONDS: Final = 1.0
 SHOWN: Final = 10  # bad files and rows named one by one
 
 
@@ -66,7 +70,9 @@ def run_import(
         raise ConfigError("none of the files can be read")
     name = settings.run or run_name(files, unreadable)
     describe(console, files, name)
-    settings = msgspec.structs.replace(settings, run=name)
+    settings = msgspec.structs.replace(settings, run=name, commit_seconds=settings.commit_seconds or COMMIT_SECONDS)
+    gc.freeze()  # what is there stays
+    gc.set_threshold(50_000, 20, 50)  # rows come and go by the thousand without a cycle among them
     with stopping(), ExitStack() as stack:
         try:
             return Import(console, settings, instruments, files, unreadable).run(stack)
@@ -138,7 +144,7 @@ class Import:
         running.start_processes(stack)
         settings = self._settings = running.settings
         began = time.monotonic()
-        producer = RawProducer(settings.broker, settings.run, self._codec)
+        producer = RawProducer(settings.broker, settings.run, self._codec, linger_ms=LINGER_MS)
         stack.callback(producer.abandon)
         history = History(producer, settings.broker, settings.run, self._codec)
         with bars(self._console) as progress:
