@@ -10,7 +10,7 @@ has disturbed.
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -185,7 +185,6 @@ class Subject(msgspec.Struct, frozen=True):
     partitions: int
     instruments: dict[str, Instrument]
     exactly: bool
-    task: Callable[[int, dict[str, Instrument], Codec], Task] = Task
 
 
 def compare(subject: Subject, digests: dict[int, str] | None) -> Compared:
@@ -212,7 +211,7 @@ def _compare_partition(
 ) -> list[tuple[Any, int]]:
     raw = log.read(subject.broker, named(topics.RAW.name, subject.run), number)
     compared.add(topics.RAW.name, len(raw), fed(raw, number, digests) if digests is not None else [])
-    wanted = undisturbed(raw, subject.task(number, subject.instruments, Codec()))
+    wanted = undisturbed(raw, Task(number, subject.instruments, Codec()))
     for topic in topics.TOPICS:
         if topic is topics.RAW:
             continue

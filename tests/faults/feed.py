@@ -23,6 +23,7 @@ from connectors.simulated import MARKETS, SECOND, Feed, Market, instruments
 from schemas import instrument
 from schemas.codec import Codec
 from schemas.record import Clock, Quote, Trade
+from schemas.record import replace as record_with
 
 SYMBOLS = 50
 STALL_S = 180.0  # a broker may be away for long here
@@ -74,7 +75,7 @@ def shifted(record: Any, due_ns: int, start_ns: int, shifts: Sequence[Shift]) ->
     since = (due_ns - start_ns) / SECOND
     at_work = [each for each in shifts if each.source == record.source and each.begin_s <= since < each.end_s]
     by_ns = sum(int(each.by_s * SECOND) for each in at_work)
-    return msgspec.structs.replace(record, ts_recv=record.ts_recv + by_ns) if by_ns else record
+    return record_with(record, ts_recv=record.ts_recv + by_ns) if by_ns else record
 
 
 class Digest:

@@ -110,7 +110,3 @@ class Lag:
             raise
         left = {(each.topic, each.partition): max(each.offset, 0) for each in committed}
         return {place: end - left[place] for place, end in ends.items() if end > left[place]}
-
-    def is_markers(self, behind: dict[tuple[str, int], int]) -> bool:
-        """Whether all that is not committed are the markers at the ends of transactions: one a partition."""
-        return max(behind.values()) == 1

@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 import psycopg
 
-from deploy import local
 from tests.faults import compare, feed
 from tests.faults.compare import Compared
 from tests.faults.scenarios import SCENARIOS, Scenario
+from tests.faults.servers import DiskError, Servers
 from tests.faults.world import FaultError, Injected, Plan, World
 from topology import admin
 
@@ -50,32 +50,14 @@ def run(
     results = []
     with Servers(directory, say) as servers:
         for scenario in scenarios:
-            results.append(play(scenario, plan, servers, instruments, directory / scenario.name, say, keep=keep))
-            say(summary(results[-1]))
+            try:
+                found = play(scenario, plan, servers, instruments, directory / scenario.name, say, keep=keep)
+            except DiskError as error:
+                say(f"not played: {scenario.name}: {error}")
+                continue
+            results.append(found)
+            say(summary(found))
     return results
-
-
-class Servers:
-    """Kafka, one node or three, and PostgreSQL, started when first needed."""
-
-    def __init__(self, directory: Path, say: Callable[[str], None]) -> None:
-        self.directory = directory
-        self._say = say
-        self._stack: local.Stack | None = None
-
-    def __enter__(self) -> "Servers":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._stack is not None:
-            local.clean(self.directory / "stack")
-
-    @property
-    def stack(self) -> local.Stack:
-        """A Kafka of one node, and a PostgreSQL."""
-        if self._stack is None:
-            self._stack = local.start(self.directory / "stack", say=self._say)
-        return self._stack
 
 
 def play(
@@ -91,17 +73,23 @@ def play(
     """Play one scenario and compare what it has left with the undisturbed run."""
     shutil.rmtree(directory, ignore_errors=True)
     began = time.monotonic()
-    stack = servers.stack
-    world = World(scenario.name, stack.broker, stack.database, instruments, directory, plan, say)
+    plan = scenario.plan(plan, directory)
+    cluster = servers.cluster() if scenario.cluster else None
+    postgres = servers.postgres(small=scenario.small_disk)
+    broker = cluster.broker if cluster else servers.kafka()
+    world = World(scenario.name, broker, postgres, cluster, instruments, directory, plan, say)
     compared = Compared({}, [])
     try:
         with closing(world):
             world.begin(workers=scenario.workers)
-            world.feed()
+            if scenario.fed:
+                world.feed(scenario.shifts(world))
             scenario.play(world)
-            world.settle()
-            world.stop()
-        compared = world.compare()
+            if scenario.compared:
+                world.settle()
+                world.stop()
+        if scenario.compared:
+            compared = world.compare(scenario.comparison)
     except FaultError as error:
         world.errors.append(str(error))
     except Exception:  # noqa: BLE001  the other scenarios are still worth playing
@@ -122,7 +110,7 @@ def play(
         recovery,
     )
     if found.ok and not keep:
-        clean(world, stack.broker, stack.database)
+        clean(world)
     return found
 
 
@@ -135,10 +123,10 @@ def closing(world: World) -> Iterator[None]:
         world.close()
 
 
-def clean(world: World, broker: str, database: str) -> None:
+def clean(world: World) -> None:
     """Remove the topics and rows of a run that was as it should be; its logs stay."""
-    admin.delete_run(broker, world.run)
-    with psycopg.connect(database, autocommit=True) as connection:
+    admin.delete_run(world.broker, world.run)
+    with psycopg.connect(world.database, autocommit=True) as connection:
         compare.forget(connection, world.run)
 
 

@@ -5,6 +5,7 @@ as a service manager would do it, and counted.
 """
 
 import random
+import socket
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,17 +17,18 @@ from schemas import topics
 from schemas.instrument import load
 from schemas.topics import named
 from tests.faults import log
+from tests.faults.cluster import Cluster
 from tests.faults.compare import Compared, Subject, compare
 from tests.faults.feed import Fed, Shift
 from tests.faults.programs import ROOT, Program
+from tests.faults.servers import Postgres
 from tests.faults.watch import Watch
 from topology import admin
-from topology.task import Task
 
 PARTITIONS = 4
 TEND_S = 0.05
 BEGIN_LIMIT_S = 90.0
-SETTLE_LIMIT_S = 60.0
+SETTLE_LIMIT_S = 120.0
 STOP_LIMIT_S = 10.0  # the target for a clean stop
 KILL_AFTER_S = 40.0
 
@@ -62,11 +64,20 @@ class World:
     """One scenario's processes in a run of its own."""
 
     def __init__(
-        self, name: str, broker: str, database: str, instruments: Path, directory: Path, plan: Plan, say: Any = print
+        self,
+        name: str,
+        broker: str,
+        postgres: Postgres,
+        cluster: Cluster | None,
+        instruments: Path,
+        directory: Path,
+        plan: Plan,
+        say: Callable[[str], None] = print,
     ) -> None:
         self.name = name
         self.broker = broker
-        self.database = database
+        self.postgres = postgres
+        self._cluster = cluster
         self.plan = plan
         self.directory = directory
         self.chance = random.Random(f"{plan.seed}-{name}")
@@ -77,20 +88,22 @@ class World:
         self.ended: dict[str, int] = {}  # programs that ended by themselves, by name
         self.workers: list[Program] = []
         self.sinks: list[Program] = []
+        self.leaving: list[Program] = []  # told to end
         self.tending = True
         self._feed: Program | None = None
         self._watch: Watch | None = None
         self._say = say
         self._began = time.monotonic()
-        self._instruments = instruments
+        self.instruments = instruments
         self._started = 0
+        self._ports: dict[str, str] = {}
         directory.mkdir(parents=True, exist_ok=True)
 
     # Begin and end.
 
-    def begin(self, *, workers: int = 1, sinks: int = 1, replication: int = 1) -> None:
+    def begin(self, *, workers: int = 1, sinks: int = 1) -> None:
         """Make the topics, start the processes."""
-        admin.create_topics(self.broker, self.run, partitions=PARTITIONS, replication=replication)
+        admin.create_topics(self.broker, self.run, partitions=PARTITIONS)  # three replicas, where there are brokers
         for _ in range(workers):
             self.add_worker()
         for _ in range(sinks):
@@ -140,13 +153,13 @@ class World:
 
             def done() -> bool:
                 left[0] = lag.behind()
-                return left[0] == {} or (left[0] is not None and lag.is_markers(left[0]))
+                return left[0] == {}
 
             self.until(done, SETTLE_LIMIT_S, f"the {what} does not come to the end", lambda: f"behind: {left[0]}")
 
     def stop(self) -> None:
         """End all processes cleanly: exit code 0, and in time."""
-        self.stop_programs([*self.workers, *self.sinks])
+        self.stop_programs([*self.workers, *self.sinks, *self.leaving])
         self.workers.clear()
         self.sinks.clear()
         if self._watch is not None:
@@ -174,24 +187,36 @@ class World:
     def close(self) -> None:
         """Leave no process behind, whatever has happened."""
         self.tending = False
-        for program in (*self.workers, *self.sinks, self._feed):
+        for program in (*self.workers, *self.sinks, *self.leaving, self._feed):
             if program is not None and program.code is None:
-                program.kill()
+                program.kill()  # also where it is held
         if self._watch is not None:
             try:
                 self._watch.stop()
             except RuntimeError as error:
                 self.errors.append(f"watch: {error}")
 
-    def compare(self, task: Callable[..., Task] = Task) -> Compared:
+    def compare(self, comparison: Callable[["World", Subject, dict[int, str] | None], Compared] | None) -> Compared:
         """Compare what stands in Kafka and the database with the undisturbed run."""
         result = self.directory / "fed.json"
         digests = msgspec.json.decode(result.read_bytes(), type=Fed).digests if self._feed is not None else None
         exactly = self.plan.delivery == "exactly_once"
-        instruments = load(self._instruments)
-        return compare(Subject(self.broker, self.database, self.run, PARTITIONS, instruments, exactly, task), digests)
+        instruments = load(self.instruments)
+        subject = Subject(self.broker, self.database, self.run, PARTITIONS, instruments, exactly)
+        return comparison(self, subject, digests) if comparison else compare(subject, digests)
 
     # Processes.
+
+    @property
+    def database(self) -> str:
+        """Its address; no other after a restart."""
+        return self.postgres.database
+
+    @property
+    def cluster(self) -> Cluster:
+        """The three brokers."""
+        assert self._cluster is not None
+        return self._cluster
 
     @property
     def watch(self) -> Watch:
@@ -209,16 +234,23 @@ class World:
             "TICKLOOM_RUN": self.run,
             "TICKLOOM_STATE": str(self.directory),
             "TICKLOOM_DATA": str(self.directory / name),
-            "TICKLOOM_INSTRUMENTS": str(self._instruments),
+            "TICKLOOM_INSTRUMENTS": str(self.instruments),
         }
         if self.plan.delivery:
             found["TICKLOOM_DELIVERY"] = self.plan.delivery
         return {key: value for key, value in found.items() if value}
 
     def _start(self, command: str, name: str) -> Program:
-        environment = self.environment(name)
+        environment = self.environment(name) | {"TICKLOOM_WEB_PORT": self._port(name)}
         path = self.directory / f"{name}.log"
         return Program(name, [*self.plan.entry, command], environment, path, self.plan.tree)
+
+    def _port(self, name: str) -> str:
+        """A web port of its own, kept over restarts: two that start together would both take the same free one."""
+        if name not in self._ports:
+            with socket.create_server(("127.0.0.1", 0)) as probe:
+                self._ports[name] = str(probe.getsockname()[1])
+        return self._ports[name]
 
     def add_worker(self) -> Program:
         """One more worker, with a data directory of its own."""
@@ -241,10 +273,10 @@ class World:
 
     def tend(self) -> None:
         """Start again what has ended by itself, as a service manager does."""
-        if self._feed is not None and self._feed.wanted and self._feed.code is not None:
-            raise FaultError(f"the feed ended with code {self._feed.code}:\n{self._feed.tail()}")
         if not self.tending:
             return
+        if self._feed is not None and self._feed.wanted and self._feed.code is not None:
+            raise FaultError(f"the feed ended with code {self._feed.code}:\n{self._feed.tail()}")
         for program in (*self.workers, *self.sinks):
             if program.wanted and program.code is not None:
                 self.ended[program.name] = self.ended.get(program.name, 0) + 1
