@@ -13,16 +13,18 @@ from functools import partial
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import TransactionalIdAuthorizationFailed
 from faust.types import TP
 
 from schemas import topics
 from schemas.codec import Codec
 from schemas.record import Clock
-from topology.delivery import Lane
+from topology.delivery import Lane, end
 from topology.partitioning import partition_count, partition_of
 from topology.task import Task
 
 WAITING: Final = 40_000  # outputs of all lanes not yet handed to a producer, above which nothing more is taken up
+TRANSACTIONS_S: Final = 30.0  # for a new Kafka to make its topic of transactions
 STOP_S: Final = 5.0  # for a producer to let go
 
 log = logging.getLogger(__name__)
@@ -73,7 +75,20 @@ class Tasks:
             return
         for number in numbers:
             self._producers[number] = self._new_producer(f"{self._app.conf.id}-{number}")
-        await asyncio.gather(*(self._producers[number].start() for number in numbers))
+        try:
+            await asyncio.wait_for(
+                asyncio.gather(*(self._producers[number].start() for number in numbers)), TRANSACTIONS_S
+            )
+        except TimeoutError:
+            end(
+                f"Kafka gave no coordinator of transactions within {TRANSACTIONS_S:.0f} s: it may have fewer brokers "
+                "than its transaction.state.log.replication.factor; TICKLOOM_DELIVERY=at_least_once needs none"
+            )
+        except TransactionalIdAuthorizationFailed:
+            end(
+                f"no right to write transactions: allow transactional ids that begin with {self._app.conf.id}- "
+                "(kafka-acls --transactional-id), or set TICKLOOM_DELIVERY=at_least_once"
+            )
 
     async def process(self, event: Any, records: list[Any]) -> None:
         """Apply one run of records to the task of its partition; returns as soon as more may come."""
