@@ -1,0 +1,183 @@
+"""`make soak`: a steady feed for long, memory, file handles, lag and latency sampled; flat memory, or exit code 1.
+
+    python -m tests.faults.soak [--minutes 30] [--rate 5000] [--directory D]
+
+Writes soak.json and soak.svg. Memory is flat when a straight line through the samples of the last two thirds grows by
+less than GROWTH_MB an hour, or by less than GROWTH_SHARE of the memory over the time that was looked at.
+"""
+
+import argparse
+import json
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import psutil
+
+from schemas import topics
+from schemas.topics import named
+from tests.faults import feed, log
+from tests.faults.__main__ import interrupt, say
+from tests.faults.programs import Program
+from tests.faults.servers import Servers
+from tests.faults.world import PARTITIONS, Plan, World
+from topology import admin
+
+SAMPLE_S: Final = 5.0
+GROWTH_MB: Final = 20.0  # an hour
+GROWTH_SHARE: Final = 0.03  # of the memory at the end, over the last two thirds: what a short run can't tell from noise
+WIDTH, HEIGHT, LEFT, GAP = 900, 150, 70, 40
+COLOURS: Final = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd")
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """One look at the system."""
+
+    at_s: float
+    rss_mb: dict[str, float]
+    handles: dict[str, int]
+    lag: dict[str, int]
+    p50_ms: float
+    p99_ms: float
+
+
+def main() -> int:
+    """Soak; 0 where memory stayed flat and nothing ended by itself."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.soak", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--rate", type=float, default=5_000.0)
+    parser.add_argument("--directory", type=Path, default=Path(".local/soak"))
+    parser.add_argument("--delivery", choices=["exactly_once", "at_least_once"], default="exactly_once")
+    asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, interrupt)
+    directory = asked.directory.resolve()
+    directory.mkdir(parents=True, exist_ok=True)
+    plan = Plan(7, int(asked.minutes * 60 * asked.rate), asked.rate, asked.delivery, False)
+    samples, errors = soak(plan, directory, asked.minutes * 60)
+    growth = {name: growing([(each.at_s, each.rss_mb[name]) for each in samples]) for name in samples[-1].rss_mb}
+    for name, (an_hour, share) in growth.items():
+        if an_hour > GROWTH_MB and share > GROWTH_SHARE:
+            errors.append(f"the memory of the {name} grows by {an_hour:.1f} MB an hour")
+    content = {
+        "minutes": asked.minutes,
+        "rate": asked.rate,
+        "delivery": asked.delivery,
+        "errors": errors,
+        "growth_mb_an_hour": {name: round(an_hour, 2) for name, (an_hour, _) in growth.items()},
+        "samples": [msgspec.to_builtins(each) for each in samples],
+    }
+    (directory / "soak.json").write_text(json.dumps(content, indent=1) + "\n")
+    (directory / "soak.svg").write_text(plot(samples))
+    for name, (an_hour, _) in growth.items():
+        last = samples[-1]
+        print(f"{name}: {last.rss_mb[name]:.0f} MB, {an_hour:+.1f} MB an hour, {last.handles[name]} handles")
+    print(f"latency p50 {statistics.median(each.p50_ms for each in samples):.0f} ms; plot in {directory / 'soak.svg'}")
+    for error in errors:
+        print(f"FAIL {error}")
+    return 1 if errors else 0
+
+
+def soak(plan: Plan, directory: Path, seconds: float) -> tuple[list[Sample], list[str]]:
+    """Feed for so long and sample; give the samples and what went wrong."""
+    instruments = directory / "instruments.yaml"
+    feed.write_instruments(instruments)
+    samples: list[Sample] = []
+    with Servers(directory, say) as servers:
+        broker = servers.kafka()
+        world = World("soak", broker, servers.postgres(), None, instruments, directory / "soak", plan, say)
+        try:
+            world.begin()
+            world.feed()
+            limit = time.monotonic() + seconds
+            with (
+                log.consumer(broker, admin.app_id(world.run)) as one,
+                log.consumer(broker, admin.sink_id(world.run)) as other,
+            ):
+                lags = {
+                    "worker": log.Lag(one, [named(topics.RAW.name, world.run)], PARTITIONS),
+                    "sink": log.Lag(other, [named(topic.name, world.run) for topic in admin.SUNK], PARTITIONS),
+                }
+                while time.monotonic() < limit:
+                    world.pause(SAMPLE_S)
+                    samples.append(look(world, lags))
+                    if len(samples) % 12 == 0:
+                        say(str(samples[-1]))
+            world.settle()
+            world.stop()
+        finally:
+            world.close()
+        errors = [*world.errors, *(f"{name} ended {count} times" for name, count in world.ended.items())]
+    return samples, errors
+
+
+def look(world: World, lags: dict[str, log.Lag]) -> Sample:
+    """One sample."""
+    programs: dict[str, Program] = {"worker": world.workers[0], "sink": world.sinks[0]}
+    processes = {name: psutil.Process(program.pid) for name, program in programs.items()}
+    latencies = sorted(world.watch.latencies()) or [0.0]
+    return Sample(
+        at_s=round(world.now_s, 1),
+        rss_mb={name: round(each.memory_info().rss / (1 << 20), 1) for name, each in processes.items()},
+        handles={name: each.num_fds() for name, each in processes.items()},
+        lag={name: sum((lag.behind() or {}).values()) for name, lag in lags.items()},
+        p50_ms=round(1000 * statistics.median(latencies), 1),
+        p99_ms=round(1000 * latencies[int(0.99 * (len(latencies) - 1))], 1),
+    )
+
+
+def growing(samples: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Of the last two thirds: the slope of the straight line through them, an hour, and its rise as a share."""
+    late = samples[len(samples) // 3 :]
+    if len(late) < 2:
+        return 0.0, 0.0
+    slope, _ = statistics.linear_regression(*zip(*late, strict=True))
+    return slope * 3600, slope * (late[-1][0] - late[0][0]) / late[-1][1]
+
+
+def plot(samples: Sequence[Sample]) -> str:
+    """The samples as an SVG, one panel for each thing that was sampled."""
+    panels: list[tuple[str, dict[str, Callable[[Sample], float]]]] = [
+        ("memory, MB", {name: lambda each, name=name: each.rss_mb[name] for name in samples[-1].rss_mb}),
+        ("file handles", {name: lambda each, name=name: each.handles[name] for name in samples[-1].handles}),
+        ("lag, records", {name: lambda each, name=name: each.lag[name] for name in samples[-1].lag}),
+        ("latency, ms", {"p50": lambda each: each.p50_ms, "p99": lambda each: each.p99_ms}),
+    ]
+    height = len(panels) * (HEIGHT + GAP) + GAP
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{LEFT + WIDTH + 90}" height="{height}" '
+        'font-family="sans-serif" font-size="12">'
+    ]
+    for number, (title, lines) in enumerate(panels):
+        parts += _panel(samples, title, lines, GAP + number * (HEIGHT + GAP))
+    return "\n".join([*parts, "</svg>\n"])
+
+
+def _panel(samples: Sequence[Sample], title: str, lines: dict[str, Any], top: int) -> list[str]:
+    most = max(1.0, max(value(each) for value in lines.values() for each in samples))
+    until = max(each.at_s for each in samples)
+    parts = [
+        f'<text x="{LEFT}" y="{top - 8}">{title}</text>',
+        f'<rect x="{LEFT}" y="{top}" width="{WIDTH}" height="{HEIGHT}" fill="none" stroke="#999"/>',
+        f'<text x="{LEFT - 6}" y="{top + 10}" text-anchor="end">{most:,.0f}</text>',
+        f'<text x="{LEFT - 6}" y="{top + HEIGHT}" text-anchor="end">0</text>',
+        f'<text x="{LEFT + WIDTH}" y="{top + HEIGHT + 14}" text-anchor="end">{until / 60:.1f} min</text>',
+    ]
+    for (name, value), colour in zip(lines.items(), COLOURS, strict=False):
+        points = " ".join(
+            f"{LEFT + WIDTH * each.at_s / until:.1f},{top + HEIGHT * (1 - value(each) / most):.1f}" for each in samples
+        )
+        y = top + HEIGHT * (1 - value(samples[-1]) / most)
+        parts += [
+            f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>',
+            f'<text x="{LEFT + WIDTH + 6}" y="{y + 4:.1f}" fill="{colour}">{name}</text>',
+        ]
+    return parts
+
+
+if __name__ == "__main__":
+    sys.exit(main())
