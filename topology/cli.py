@@ -42,6 +42,8 @@ Environment, or the same keys in tickloom.yaml (or where TICKLOOM_CONFIG points)
   TICKLOOM_STATE        directory of the local servers         [default: .local]
   TICKLOOM_DATA         directory of a worker's files     [default: .local/data]
   TICKLOOM_INSTRUMENTS  your own instruments.yaml
+  TICKLOOM_DELIVERY     exactly_once or at_least_once    [default: exactly_once]
+  TICKLOOM_COMMIT_SECONDS  between two commits  [default: 0.1; at least once: 1]
   TICKLOOM_WEB_HOST, TICKLOOM_WEB_PORT  web views      [default: 127.0.0.1:6066]
   SCHEMA_REGISTRY_URL   Avro in Confluent's framing, with this registry
 
@@ -362,6 +364,32 @@ def replay_compare(name: str, shape: str, kinds: tuple[str, ...], first: int) ->
 
         traceback.print_exc()
         sys.exit(2)
+
+
+@replay.command("promote")
+@click.argument("name")
+@click.option("--delete-missing", is_flag=True, help="Also delete what only the live system has.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def replay_promote(name: str, delete_missing: bool, yes: bool) -> None:
+    """Write its candles, gaps and refusals into the live topics and tables."""
+    settings = _settings(broker=True, database=True)
+    from topology.replay.commands import promote
+
+    sys.exit(promote(settings, name, delete_missing, lambda text: yes or click.confirm(text)))
+
+
+@replay.command("drop")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def replay_drop(name: str, yes: bool) -> None:
+    """Remove its topics, groups, files and rows."""
+    settings = _settings(broker=True, database=True)
+    from topology.replay.drop import drop
+
+    if not yes:
+        click.confirm(f"Remove everything of replay {name}?", abort=True)
+    for line in drop(settings, name):
+        click.echo(line)
 
 
 @replay.command("list")
