@@ -31,7 +31,7 @@ from topology.config import Settings
 from topology.storage import database
 from topology.storage.database import DatabaseAway
 from topology.storage.resume import resume, topic_ids
-from topology.storage.tables import DeadLetter, Row
+from topology.storage.tables import DELETABLE, DeadLetter, Deleted, Row
 from topology.storage.writer import DatabaseSetBackError, Refused, Writer
 from topology.transport import SETTINGS
 
@@ -70,6 +70,7 @@ class Sink:
         self._codec = codec
         self._check = check  # raises where the topics are not those that the database knows
         self._dead_letters = topics.named(topics.DEAD_LETTER.name, run)
+        self._deletable = {topics.named(name, run): table for name, table in DELETABLE.items()}
         self._producer: AIOKafkaProducer | None = None
         self._waiting: deque[Taken] = deque()
         self._records = 0  # in those that wait
@@ -98,10 +99,20 @@ class Sink:
             await self._room.wait()
 
     def _read(self, record: Any) -> Row:
+        if record.value is None and record.topic in self._deletable:
+            return self._read_tombstone(record)
         for name, value in record.headers:
             if name == topics.OFFSET_HEADER:
                 return self._codec.decode(record.value or b""), _number(value), record
         raise DecodeError(flags.UNDECODABLE, f"no header {topics.OFFSET_HEADER!r}")
+
+    def _read_tombstone(self, record: Any) -> Row:
+        """A key that somebody has deleted: `tickloom replay promote --delete-missing` does."""
+        try:
+            symbol, source, start = _text(record.key).split("|")
+            return Deleted(self._deletable[record.topic], symbol, source, _bounded(start, 63)), -1, record
+        except ValueError as error:
+            raise DecodeError(flags.UNDECODABLE, f"the key of a tombstone: {error}") from error
 
     def _read_dead_letter(self, record: Any) -> Row:
         """By its first place where the headers say that, so that it may come twice; else by its own."""

@@ -16,6 +16,7 @@ from schemas import flags
 from schemas.codec import schemas
 from schemas.instrument import Instrument, text
 from schemas.record import Best, Candle, Gap, Quote, Status, Trade, astuple
+from schemas.topics import CANDLE, GAP
 
 #: A record, its offset in market.raw, and the Kafka record that it came in (for the dead letter, if need be).
 Row = tuple[Any, int, Any]
@@ -23,6 +24,7 @@ Row = tuple[Any, int, Any]
 UNITS: Final = "CREATE TEMP TABLE units (symbol text PRIMARY KEY, price numeric, mid numeric, size numeric)"
 PUT_UNIT: Final = "INSERT INTO units VALUES (%s, %s::numeric, %s::numeric, %s::numeric)"
 
+_COVERAGE: Final = flags.PARTIAL | flags.PROMOTED
 _TYPES: Final[dict[Any, str]] = {"long": "bigint", "string": "text", int: "bigint", str: "text"}
 _SPECIAL: Final = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
@@ -38,6 +40,20 @@ class DeadLetter(msgspec.Struct, frozen=True):
     key: str
     value: str
     written: int  # ns
+
+
+class Deleted(msgspec.Struct, frozen=True):
+    """A tombstone of a compacted topic: the row with this key goes."""
+
+    table: str
+    symbol: str
+    source: str
+    start: int  # ns
+
+    @property
+    def values(self) -> tuple[str, str, int]:
+        """The key, as `DELETE` takes it after the run."""
+        return self.symbol, self.source, self.start
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -166,15 +182,25 @@ def _offset(_: Any, offset: int) -> int:
 
 
 def _candle_rank(candle: Candle, offset: int) -> tuple[bool, bool, int, int]:
-    """Final beats provisional; of finals the better coverage, then the higher revision; then the later."""
+    """Final beats provisional; of finals the better coverage, then the higher revision; then the later.
+
+    One that a replay has put in the place of another stands as if it were complete, for that was decided by a person.
+    """
     final = candle.revision >= 0
-    return final, final and not candle.flags & flags.PARTIAL, candle.revision, offset
+    return final, final and candle.flags & _COVERAGE != flags.PARTIAL, candle.revision, offset
 
 
 def _candle_rank_sql(row: str) -> str:
     final = f"{row}.revision >= 0"
-    return f"({final}, {final} AND {row}.flags & {flags.PARTIAL} = 0, {row}.revision, {row}.source_offset)"
+    return f"({final}, {final} AND {row}.flags & {_COVERAGE} <> {flags.PARTIAL}, {row}.revision, {row}.source_offset)"
 
+
+DELETE: Final = {
+    "candles": "DELETE FROM candles WHERE run = %s AND symbol = %s AND source = %s "
+    "AND start = timestamptz 'epoch' + %s::bigint / 1000 * interval '1 microsecond'",
+    "gaps": "DELETE FROM gaps WHERE run = %s AND symbol = %s AND source = %s AND start_ns = %s",
+}
+DELETABLE: Final = {CANDLE.name: "candles", GAP.name: "gaps"}  # the tables of the topics that may hold tombstones
 
 _TIMES: Final = {
     "ts_event": _time("ts_event"),

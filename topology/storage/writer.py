@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from itertools import groupby
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -19,7 +20,7 @@ from schemas import flags
 from schemas.instrument import Instrument
 from topology.storage import tables
 from topology.storage.database import AsyncConnection, DatabaseAway, connect_async
-from topology.storage.tables import LOADS, Row
+from topology.storage.tables import DELETE, LOADS, Deleted, Row
 
 FIRST_WAIT_S: Final = 0.1  # for a database that is away; doubled each time
 LONGEST_WAIT_S: Final = 10.0
@@ -90,6 +91,8 @@ class Writer:
             self._connection = None
 
     def _unfit(self, record: Any) -> str:
+        if type(record) is Deleted:
+            return ""
         load = LOADS.get(type(record))
         if load is None:
             return flags.UNEXPECTED_RECORD
@@ -161,10 +164,17 @@ class Writer:
 
     async def _put(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
         async with connection.cursor() as cursor:
-            for load, kept in tables.fold(rows):
-                async with cursor.copy(f"COPY {load.staged} FROM STDIN") as copy:
-                    await copy.write(tables.copied(load, kept))
-                await cursor.execute(load.upsert, [self._run])
+            for is_deletion, part in groupby(rows, key=lambda row: type(row[0]) is Deleted):
+                if is_deletion:  # of what came before it, not of what comes behind
+                    for load in LOADS.values():
+                        await cursor.execute(f"DELETE FROM {load.staged}")
+                    for deleted, _, _ in part:
+                        await cursor.execute(DELETE[deleted.table], [self._run, *deleted.values])
+                    continue
+                for load, kept in tables.fold(part):
+                    async with cursor.copy(f"COPY {load.staged} FROM STDIN") as copy:
+                        await copy.write(tables.copied(load, kept))
+                    await cursor.execute(load.upsert, [self._run])
 
     async def _isolate(self, connection: AsyncConnection, rows: Sequence[Row]) -> Refused:
         """Find the rows that can't be stored, by halves; nothing is committed."""
