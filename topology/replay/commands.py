@@ -1,16 +1,17 @@
-"""`tickloom replay compare` and `list`: look things up, compare, print."""
+"""`tickloom replay compare`, `promote` and `list`: look things up, do it, print."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from schemas import instrument
-from schemas.instrument import Instrument
+from schemas.instrument import ConfigError, Instrument
 from schemas.registry import codec_for
 from topology.config import Settings
 from topology.replay import ledger, show
+from topology.replay import promote as promotion
 from topology.replay.compare import Comparison
 from topology.replay.ledger import Replay
-from topology.running import plain_console
+from topology.running import plain_console, stopping
 from topology.storage import database
 
 
@@ -29,6 +30,40 @@ def compare(settings: Settings, name: str, shape: str, kinds: Sequence[str], lim
     else:
         show.as_text(plain_console(), replay, comparison, shown)
     return 1 if show.total(comparison) else 0
+
+
+def promote(settings: Settings, name: str, delete_missing: bool, confirm: Callable[[str], bool]) -> int:
+    """Promote what differs, symbol by symbol; ``confirm`` is asked first. Raises what `tickloom` explains."""
+    console = plain_console()
+    codec = codec_for(settings.schema_registry_url)
+    instruments = instrument.load(settings.instruments)
+    with stopping(), database.connect(settings.database) as connection:
+        replay = ledger.known(connection, name)
+        promotion.check_scales(replay, instruments)
+
+        def make() -> promotion.Plan:
+            hold_ns = longest_hold(replay, instruments)
+            plan = promotion.plan(settings.broker, replay, codec, hold_ns, delete_missing)
+            show.as_plan(console, replay, plan)
+            if plan.changes and not confirm(f"Write this into {replay.base or 'the live system'}?"):
+                raise ConfigError("nothing was promoted")
+            return plan
+
+        under_way = promotion.Promotion.begin(connection, replay, delete_missing, make)
+        left = under_way.left()
+        if under_way.resumed:
+            console.print(f"going on with promotion {under_way.number}: {len(left)} symbols left", highlight=False)
+        try:
+            producer = promotion.transactional(settings.broker, replay.base)
+            rows = promotion.Rows(connection, replay.base, instruments)
+            for symbol in left:
+                under_way.promote(producer, codec, rows, symbol)
+                console.print(f"promoted {symbol}", highlight=False)
+        except KeyboardInterrupt:
+            console.print("[yellow]interrupted[/]: the same command goes on where it stopped")
+            return 130
+        under_way.finish()
+    return 0
 
 
 def longest_hold(replay: Replay, instruments: dict[str, Instrument]) -> int:

@@ -47,6 +47,7 @@ class Difference(msgspec.Struct, frozen=True):
     what: str
     topic: Topic
     symbol: str
+    partition: int  # of the base's topics
     offset: int  # the later of the two, in market.raw of the base
     base: Made | None
     copy: Made | None
@@ -84,7 +85,7 @@ class Comparison:
         wanted = set(topics)
         for stretch in self._replay.stretches:
             if stretch.start < stretch.end:
-                part = _Part(self, Outputs(self._broker, self._replay, stretch), tell)
+                part = _Part(self, Outputs(self._broker, self._replay, stretch), tell, wanted)
                 if wanted & {TICK, REJECTED}:
                     part.ticks()
                 for topic in (CANDLE, GAP):
@@ -92,6 +93,8 @@ class Comparison:
                         part.keys(topic)
                 if BEST in wanted:
                     part.best()
+        names = {topic.name for topic in wanted}
+        self.found = {place: tally for place, tally in self.found.items() if place[1] in names}
 
     def tally(self, symbol: str, topic: Topic) -> Tally:
         """The counts of a symbol in a topic."""
@@ -135,10 +138,11 @@ class Comparison:
 class _Part:
     """The comparison of one partition."""
 
-    def __init__(self, whole: Comparison, outputs: Outputs, tell: Told) -> None:
+    def __init__(self, whole: Comparison, outputs: Outputs, tell: Told, wanted: set[Topic]) -> None:
         self._whole = whole
         self._outputs = outputs
         self._tell = tell
+        self._wanted = wanted
 
     def ticks(self) -> None:
         """What became of every tick: accepted, refused, or held."""
@@ -310,8 +314,10 @@ class _Part:
         copy: Made | None,
         is_later: bool = False,
     ) -> None:
-        self._whole.tally(symbol, topic).differences[what] += 1
-        self._tell(Difference(what, topic, symbol, offset, base, copy, is_later))
+        if topic in self._wanted:
+            partition = self._outputs.stretch.partition
+            self._whole.tally(symbol, topic).differences[what] += 1
+            self._tell(Difference(what, topic, symbol, partition, offset, base, copy, is_later))
 
 
 class _Once:

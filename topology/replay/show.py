@@ -16,6 +16,7 @@ from schemas.topics import BEST, CANDLE, GAP, REJECTED, TICK
 from topology.replay.compare import Comparison, Difference
 from topology.replay.ledger import Replay
 from topology.replay.outputs import Made
+from topology.replay.promote import Plan, counts
 
 SHORT: Final = {"tick": TICK, "rejected": REJECTED, "best": BEST, "candle": CANDLE, "gap": GAP}
 TIMES: Final = ("ts_event", "ts_recv", "start", "end")
@@ -55,7 +56,7 @@ class Shown(msgspec.Struct, frozen=True):
     symbol: str
     topic: str
     what: str
-    partition: int | None  # of the live topic, else of the replay's
+    partition: int  # of the live topics
     offset: int  # in the live market.raw
     record: str
     live: dict[str, str] | None
@@ -75,7 +76,7 @@ def shown(difference: Difference, codec: Codec, instruments: dict[str, Instrumen
         symbol=difference.symbol,
         topic=difference.topic.name,
         what=difference.what,
-        partition=next((each.partition for each in (difference.base, difference.copy) if each), None),
+        partition=difference.partition,
         offset=difference.offset,
         record="" if there is None else _title(there),
         live=texts[0],
@@ -165,6 +166,22 @@ def as_text(console: Console, replay: Replay, comparison: Comparison, first: lis
         f"over {records:,} records of {replay.base_raw}",
         highlight=False,
     )
+
+
+def as_plan(console: Console, replay: Replay, plan: Plan) -> None:
+    """What a promotion will write, and what it leaves alone."""
+    table = Table("symbol", "topic", box=None, pad_edge=False, header_style="bold")
+    for name in ("written", "deleted"):
+        table.add_column(name, justify="right")
+    for symbol, changes in plan.by_symbol().items():
+        for topic, numbers in counts(changes).items():
+            table.add_row(symbol, topic, f"{numbers['written']:,}", f"{numbers['deleted']:,}")
+    if plan.changes:
+        console.print(table)
+    else:
+        console.print(f"nothing to promote from {replay.run}", highlight=False)
+    for reason, count in plan.kept.items():
+        console.print(f"left alone: {count:,} ({reason})", highlight=False)
 
 
 def _table(comparison: Comparison) -> RenderableType:
