@@ -211,9 +211,16 @@ def local_clean(yes: bool) -> None:
 
 
 @main.command()
-def worker() -> None:
+@click.option(
+    "--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="So many of them; one fills a core."
+)
+def worker(processes: int) -> None:
     """A worker: market.raw in, clean topics out. More share the partitions."""
     settings = _settings(broker=True)
+    if processes > 1:
+        from topology.processes import run_workers
+
+        sys.exit(run_workers(settings, processes))
     from topology.app import run_worker
 
     run_worker(settings)

@@ -52,6 +52,10 @@ class Process:
         """Send a signal."""
         self._process.send_signal(number)
 
+    def wait(self, seconds: float) -> int:
+        """The exit code, once it has ended by itself."""
+        return self._process.wait(seconds)
+
     def stop(self, seconds: float = 20) -> int:
         """SIGTERM; give the exit code."""
         if self._process.poll() is None:
