@@ -6,7 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
-from tests.faults import suite
+from tests.faults import controls, suite
 from tests.faults.scenarios import SCENARIOS
 from tests.faults.world import Plan
 
@@ -24,6 +24,9 @@ def main() -> int:
     parser.add_argument("--delivery", choices=["exactly_once", "at_least_once"], default="exactly_once")
     parser.add_argument("--ticks", type=int, help="to feed, at least, in each scenario")
     parser.add_argument("--rate", type=float, help="ticks/s")
+    parser.add_argument(
+        "--controls", nargs="*", metavar="TEXT", help="break copies on purpose (those named so): is it seen?"
+    )
     parser.add_argument("--keep", action="store_true", help="keep topics and rows also where nothing differs")
     asked = parser.parse_args()
     if asked.list:
@@ -31,11 +34,16 @@ def main() -> int:
             print(f"{scenario.name:<12} {scenario.number:<4} {(scenario.play.__doc__ or '').splitlines()[0]}")
         return 0
     seed = asked.seed if asked.seed is not None else random.SystemRandom().randrange(1 << 31)
+    directory = asked.directory.resolve()
+    signal.signal(signal.SIGTERM, interrupt)
+    if asked.controls is not None:
+        say(f"seed {seed}")
+        found = controls.run(controls.chosen(asked.controls), seed, directory, say)
+        print(controls.report(found, directory / "controls.json"))
+        return 0 if all(each.is_right for each in found) else 1
     ticks, rate = SHORT if asked.short else FULL
     plan = Plan(seed, asked.ticks or ticks, asked.rate or rate, asked.delivery, asked.short)
     scenarios = suite.chosen(asked.only, short=asked.short)
-    directory = asked.directory.resolve()
-    signal.signal(signal.SIGTERM, interrupt)
     say(f"seed {seed}: {len(scenarios)} scenarios, {plan.ticks:,} ticks each at {plan.rate:,.0f}/s; all in {directory}")
     results = suite.run(scenarios, plan, directory, say, keep=asked.keep)
     print(suite.report(results, plan, directory / "faults.json"))

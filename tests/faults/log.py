@@ -1,7 +1,8 @@
 """Topics as the suite reads them: whole, read committed, one partition at a time; and how far a group is."""
 
 import contextlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -9,6 +10,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from schemas import topics
 
 PATIENCE_S = 60.0
+ANSWER_S = 3.0
+READ_LIMIT_S = 300.0
 #: What a broker answers for a while after a start.
 STARTING = (
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
@@ -63,10 +66,13 @@ def consumer(broker: str, group: str = "faults-reader", *, committed: bool = Tru
 def read(broker: str, name: str, partition: int) -> list[Record]:
     """Every committed record of one partition."""
     found: list[Record] = []
+    limit = time.monotonic() + READ_LIMIT_S
     with consumer(broker) as client:
         low, _ = client.get_watermark_offsets(TopicPartition(name, partition), timeout=PATIENCE_S)
         client.assign([TopicPartition(name, partition, low)])
         while True:
+            if time.monotonic() > limit:
+                raise TimeoutError(f"{name}:{partition} can't be read to its end: {len(found)} records so far")
             for message in client.consume(5_000, 0.1):
                 error = message.error()
                 if error is None:
@@ -79,34 +85,45 @@ def read(broker: str, name: str, partition: int) -> list[Record]:
 
 
 class Lag:
-    """How many records of some topics a group has not committed; asked again and again."""
+    """How many records of some topics a group has not committed; asked again and again, whatever breaks meanwhile."""
 
-    def __init__(self, client: Consumer, names: list[str], partitions: int) -> None:
-        self._client = client
+    def __init__(self, broker: str, group: str, names: list[str], partitions: int) -> None:
+        self._broker = broker
+        self._group = group
         self._places = [(name, number) for name in names for number in range(partitions)]
+        self._stack = contextlib.ExitStack()
+        self._client: Consumer | None = None
 
     def ends(self) -> dict[tuple[str, int], int] | None:
         """The end of each partition; None while no broker says."""
-        try:
-            return {
-                place: self._client.get_watermark_offsets(TopicPartition(*place), timeout=5)[1]
-                for place in self._places
-            }
-        except KafkaException as error:
-            if error.args[0].code() in STARTING:
-                return None
-            raise
+        return self._ask(lambda client: {place: _end(client, place) for place in self._places})
 
     def behind(self) -> dict[tuple[str, int], int] | None:
         """By partition how many are not committed, where there are any; None while no broker says."""
-        ends = self.ends()
-        if ends is None:
-            return None
-        try:
-            committed = self._client.committed([TopicPartition(*place) for place in ends], timeout=5)
-        except KafkaException as error:
-            if error.args[0].code() in STARTING:
-                return None
-            raise
+        return self._ask(self._behind)
+
+    def _behind(self, client: Consumer) -> dict[tuple[str, int], int]:
+        ends = {place: _end(client, place) for place in self._places}
+        committed = client.committed([TopicPartition(*place) for place in ends], timeout=ANSWER_S)
         left = {(each.topic, each.partition): max(each.offset, 0) for each in committed}
         return {place: end - left[place] for place, end in ends.items() if end > left[place]}
+
+    def _ask(self, question: Callable[[Consumer], dict[tuple[str, int], int]]) -> dict[tuple[str, int], int] | None:
+        if self._client is None:
+            self._client = self._stack.enter_context(consumer(self._broker, self._group))
+        try:
+            return question(self._client)
+        except KafkaException as error:
+            if error.args[0].code() not in STARTING:
+                raise
+            self.close()  # it would ask a dead leader for minutes; a new one looks for the present one
+            return None
+
+    def close(self) -> None:
+        """Let the connection go."""
+        self._client = None
+        self._stack.close()
+
+
+def _end(client: Consumer, place: tuple[str, int]) -> int:
+    return int(client.get_watermark_offsets(TopicPartition(*place), timeout=ANSWER_S)[1])

@@ -10,6 +10,7 @@ from tests.faults.world import World
 
 POLL_S = 0.001
 WAIT_S = 30.0
+HOLD_S = 1.5  # whatever was acked too early is committed to Kafka by then
 
 
 def kill_sink(world: World) -> None:
@@ -30,6 +31,7 @@ def before_commit(world: World, sink: Program) -> None:
         connection.execute("LOCK TABLE stream_offsets IN SHARE ROW EXCLUSIVE MODE")
         query = "SELECT count(*) FROM pg_locks WHERE relation = 'stream_offsets'::regclass AND NOT granted"
         world.until(lambda: _one(look, query) > 0, WAIT_S, "the sink does not come to its commit")
+        world.pause(HOLD_S)
         sink.kill()
 
 

@@ -94,19 +94,18 @@ def soak(plan: Plan, directory: Path, seconds: float) -> tuple[list[Sample], lis
             world.begin()
             world.feed()
             limit = time.monotonic() + seconds
-            with (
-                log.consumer(broker, admin.app_id(world.run)) as one,
-                log.consumer(broker, admin.sink_id(world.run)) as other,
-            ):
-                lags = {
-                    "worker": log.Lag(one, [named(topics.RAW.name, world.run)], PARTITIONS),
-                    "sink": log.Lag(other, [named(topic.name, world.run) for topic in admin.SUNK], PARTITIONS),
-                }
-                while time.monotonic() < limit:
-                    world.pause(SAMPLE_S)
-                    samples.append(look(world, lags))
-                    if len(samples) % 12 == 0:
-                        say(str(samples[-1]))
+            sunk = [named(topic.name, world.run) for topic in admin.SUNK]
+            lags = {
+                "worker": log.Lag(broker, admin.app_id(world.run), [named(topics.RAW.name, world.run)], PARTITIONS),
+                "sink": log.Lag(broker, admin.sink_id(world.run), sunk, PARTITIONS),
+            }
+            while time.monotonic() < limit:
+                world.pause(SAMPLE_S)
+                samples.append(look(world, lags))
+                if len(samples) % 12 == 0:
+                    say(str(samples[-1]))
+            for lag in lags.values():
+                lag.close()
             world.settle()
             world.stop()
         finally:

@@ -1,6 +1,8 @@
 """The short form of the fault suite, and tests of what it compares with."""
 
+import ast
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,9 @@ from schemas.codec import Codec
 from schemas.instrument import load
 from schemas.record import Clock, Quote
 from tests.faults import compare, feed, suite
+from tests.faults.breakages import BREAKAGES, Breakage, BreakageError, Edit
 from tests.faults.compare import Compared, Item, Record
+from tests.faults.programs import ROOT
 from tests.faults.scenarios import SCENARIOS, Scenario
 from tests.faults.servers import Servers
 from tests.faults.soak import Sample, growing, plot
@@ -189,3 +193,24 @@ def test_the_plot_has_a_line_for_everything() -> None:
         for n in range(20)
     ]
     assert plot(samples).count("<polyline") == 8
+
+
+# The negative controls.
+
+
+@pytest.mark.parametrize("breakage", BREAKAGES, ids=[breakage.name for breakage in BREAKAGES])
+def test_every_breakage_still_finds_the_code_that_it_breaks(tmp_path: Path, breakage: Breakage) -> None:
+    """That the suite then fails is shown by `python -m tests.faults --controls`."""
+    for edit in breakage.edits:
+        (tmp_path / edit.path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / edit.path, tmp_path / edit.path)
+    breakage.apply(tmp_path)
+    for edit in breakage.edits:
+        ast.parse((tmp_path / edit.path).read_text())
+
+
+def test_a_breakage_whose_code_is_gone_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "code.py").write_text("x = 1\nx = 1\n")
+    for text in ("y = 1", "x = 1"):
+        with pytest.raises(BreakageError, match="not once"):
+            Breakage("it", "why", (Edit("code.py", text, ""),), "kill").apply(tmp_path)

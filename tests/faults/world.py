@@ -31,6 +31,7 @@ BEGIN_LIMIT_S = 90.0
 SETTLE_LIMIT_S = 120.0
 STOP_LIMIT_S = 10.0  # the target for a clean stop
 KILL_AFTER_S = 40.0
+ON_ITS_WAY_S = 0.3  # what was sent before a fault has been seen by then
 
 
 class FaultError(AssertionError):
@@ -47,6 +48,7 @@ class Plan(msgspec.Struct, frozen=True):
     short: bool
     tree: Path = ROOT  # where the code under test is
     entry: tuple[str, ...] = ("-m", "topology.cli")
+    environment: dict[str, str] = {}  # further settings of workers and sinks
 
 
 class Injected(msgspec.Struct):
@@ -147,15 +149,15 @@ class World:
 
     def wait_for_no_lag(self, group: str, names: list[str], what: str) -> None:
         """Wait until a group has committed all of some topics."""
-        with log.consumer(self.broker, group) as client:
-            lag = log.Lag(client, [named(name, self.run) for name in names], PARTITIONS)
-            left: list[Any] = [None]
+        lag = log.Lag(self.broker, group, [named(name, self.run) for name in names], PARTITIONS)
+        left: list[Any] = [None]
 
-            def done() -> bool:
-                left[0] = lag.behind()
-                return left[0] == {}
+        def done() -> bool:
+            left[0] = lag.behind()
+            return left[0] == {}
 
-            self.until(done, SETTLE_LIMIT_S, f"the {what} does not come to the end", lambda: f"behind: {left[0]}")
+        self.until(done, SETTLE_LIMIT_S, f"the {what} does not come to the end", lambda: f"behind: {left[0]}")
+        lag.close()
 
     def stop(self) -> None:
         """End all processes cleanly: exit code 0, and in time."""
@@ -241,7 +243,7 @@ class World:
         return {key: value for key, value in found.items() if value}
 
     def _start(self, command: str, name: str) -> Program:
-        environment = self.environment(name) | {"TICKLOOM_WEB_PORT": self._port(name)}
+        environment = self.environment(name) | self.plan.environment | {"TICKLOOM_WEB_PORT": self._port(name)}
         path = self.directory / f"{name}.log"
         return Program(name, [*self.plan.entry, command], environment, path, self.plan.tree)
 
@@ -325,29 +327,30 @@ class World:
 
     def raw_ends(self) -> dict[int, int]:
         """The ends of market.raw."""
-        with log.consumer(self.broker) as client:
-            lag = log.Lag(client, [named(topics.RAW.name, self.run)], PARTITIONS)
-            found: dict[int, int] = {}
+        lag = log.Lag(self.broker, "faults-reader", [named(topics.RAW.name, self.run)], PARTITIONS)
+        found: dict[int, int] = {}
 
-            def answered() -> bool:
-                ends = lag.ends()
-                found.update({number: end for (_, number), end in (ends or {}).items()})
-                return bool(ends)
+        def answered() -> bool:
+            ends = lag.ends()
+            found.update({number: end for (_, number), end in (ends or {}).items()})
+            return bool(ends)
 
-            self.until(answered, SETTLE_LIMIT_S, "Kafka does not answer")
+        self.until(answered, SETTLE_LIMIT_S, "Kafka does not answer")
+        lag.close()
         return found
 
     def recovered(self, fault: Injected, began: float, limit_s: float) -> None:
         """Wait for new output after a fault that began at a moment (monotonic); note how long it took.
 
         First: a tick comes out whose offset is above all that had come out when the fault was made. Whole: in each
-        partition one comes out that has arrived since.
+        partition one comes out that has arrived after that.
         """
-        ends = self.raw_ends()
-        seen = dict(self.watch.offsets())
+        self.pause(ON_ITS_WAY_S)
+        seen = self.watch.offsets()
         limit = limit_s + began - time.monotonic()
         self.until(lambda: self._passed(seen, any), limit, "no new output")
         fault.first_s = round(time.monotonic() - began, 2)
+        ends = self.raw_ends()
         self.until(lambda: self._passed(ends, all), SETTLE_LIMIT_S, "not all partitions give output again")
         fault.whole_s = round(time.monotonic() - began, 2)
         fault.age_s = round(self.watch.oldest(began, time.monotonic()), 2)

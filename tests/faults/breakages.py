@@ -1,0 +1,158 @@
+"""Deliberate breakages: each takes away one thing that the promise rests on, and must make a scenario fail.
+
+They are applied to a copy of the tree in plain Python (copies.py), never to the tree itself. A window that is a few
+milliseconds wide in the real code is made wider here, so that a few faults are enough to fall into it: what is shown
+is that the suite sees the damage. A pattern that is not found in the code exactly once is an error: who changes that
+code says here what the breakage is now.
+"""
+
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+SLOWLY: Final = {"TICKLOOM_COMMIT_SECONDS": "2"}  # a crash finds something that is not committed
+
+
+class BreakageError(Exception):
+    """A breakage can't be applied: the code it changes is not there any more."""
+
+
+class Edit(msgspec.Struct, frozen=True):
+    """Replace a text, which stands in the file exactly once."""
+
+    path: str
+    old: str
+    new: str
+
+
+class Breakage(msgspec.Struct, frozen=True):
+    """What is broken, and the scenario that must notice."""
+
+    name: str
+    why: str
+    edits: tuple[Edit, ...]
+    scenario: str
+    delivery: str = "exactly_once"
+    environment: dict[str, str] = {}
+
+    def apply(self, tree: Path) -> None:
+        """Edit a copy. Raises BreakageError."""
+        for edit in self.edits:
+            path = tree / edit.path
+            text = path.read_text()
+            if text.count(edit.old) != 1:
+                raise BreakageError(
+                    f"{self.name}: {edit.path} has {text.count(edit.old)} times, not once, the text\n{edit.old}"
+                )
+            path.write_text(text.replace(edit.old, edit.new))
+
+
+ACK_AT_ONCE: Final = (
+    Edit(
+        "topology/delivery.py",
+        "        self._events.append(event)\n",
+        "        self._events.append(event)\n        event.ack()\n",
+    ),
+    Edit("topology/delivery.py", "        for event in events:\n            event.ack()\n", ""),
+)
+NO_GUARD: Final = (
+    Edit("topology/stages/partition.py", '        if offset <= self.offset:\n            return ""\n', ""),
+    Edit("topology/stages/partition.py", '        if offset <= symbol.offset:\n            return ""\n', ""),
+)
+
+ACK_BATCH: Final = "            for taken in batch:\n                taken.event.ack()\n"
+
+BREAKAGES: Final = (
+    Breakage("ack before delivery", "what is acked is not read again", ACK_AT_ONCE, "kill", environment=SLOWLY),
+    Breakage(
+        "ack before delivery, at least once",
+        "what is acked is not read again",
+        ACK_AT_ONCE,
+        "kill",
+        "at_least_once",
+        SLOWLY,
+    ),
+    Breakage("no guard", "what the state has applied is applied again", NO_GUARD, "kill", environment=SLOWLY),
+    Breakage(
+        "no guard, at least once",
+        "what the state has applied is applied again",
+        NO_GUARD,
+        "kill",
+        "at_least_once",
+        SLOWLY,
+    ),
+    Breakage(
+        "state outside the transaction",
+        "the state is durable while the outputs it stands for are undone",
+        (
+            Edit(
+                "topology/delivery.py",
+                "            end = await self._deliver(outputs | changed)\n"
+                "            await self._producer.commit_transaction()\n"
+                "            self._open = False\n",
+                "            end = await self._deliver(changed)\n"
+                "            await self._producer.commit_transaction()\n"
+                "            self._open = False\n"
+                "            await self._deliver(outputs)\n",
+            ),
+        ),
+        "kill",
+    ),
+    Breakage(
+        "state before outputs, at least once",
+        "the state is durable before the outputs it stands for are",
+        (
+            Edit(
+                "topology/delivery.py",
+                "            await self._deliver(outputs)\n            end = await self._deliver(changed)\n",
+                "            end = await self._deliver(changed)\n"
+                "            await asyncio.sleep(0.5)\n"
+                "            await self._deliver(outputs)\n",
+            ),
+        ),
+        "kill",
+        "at_least_once",
+    ),
+    Breakage(
+        "no fencing",
+        "a worker that stood still commits what another has done meanwhile",
+        (
+            Edit(
+                "topology/agents.py",
+                'self._new_producer(f"{self._app.conf.id}-{number}")',
+                'self._new_producer(f"{self._app.conf.id}-{number}-{time.time_ns()}")',
+            ),
+        ),
+        "zombie",
+    ),
+    Breakage(
+        "sink: offsets before rows",
+        "the database says that it has what it has not",
+        (
+            Edit(
+                "topology/storage/writer.py",
+                "            async with connection.transaction():\n                await self._put(connection, rows)\n",
+                "            early = [list(each) for each in zip(*offsets, strict=True)] or [[], []]\n"
+                "            await connection.execute(\n"
+                "                _PUT_OFFSETS, [self._run, self._group, *early, [*offsets.values()]]\n"
+                "            )\n"
+                "            async with connection.transaction():\n                await self._put(connection, rows)\n",
+            ),
+        ),
+        "sink",
+    ),
+    Breakage(
+        "sink: ack before commit",
+        "the group says that the database has what it has not, and nobody sets it back",
+        (
+            Edit(
+                "topology/sink.py",
+                f"            await self._commit(batch)\n{ACK_BATCH}",
+                f"{ACK_BATCH}            await self._commit(batch)\n",
+            ),
+            Edit("topology/storage/resume.py", "    _set_back(client, settings.run, stored)\n", ""),
+        ),
+        "sink",
+    ),
+)
