@@ -5,7 +5,7 @@ READY := .venv/compiled
 CORE := setup.py $(shell sed -n 's/^    "\(.*\.py\)",$$/\1/p' setup.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pure check bench up down clean status
+.PHONY: help setup demo test pure check bench faults soak up down clean status
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,7 +21,13 @@ $(READY): .venv/installed $(CORE)
 	@$(BIN)/python setup.py --quiet build_ext --inplace 2>.venv/compile.log || (cat .venv/compile.log; exit 1)
 	@grep "^tickloom:" .venv/compile.log || true; touch $@
 
-setup: $(READY) ## make .venv and install everything in it, once
+setfaults: $(READY) ## break everything on real servers and compare with an undisturbed run: 1.5 hours (ARGS=--short)
+	@$(BIN)/python -m tests.faults $(ARGS)
+
+soak: $(READY) ## 5,000 ticks/s for MINUTES=30; memory, handles, lag and latency as a plot
+	@$(BIN)/python -m tests.faults.soak $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
+
+up: $(READY) ## make .venv and install everything in it, once
 
 demo: $(READY) ## the whole system on this machine, with simulated brokers (SECONDS=90: end by itself)
 	@$(BIN)/tickloom demo $(if $(SECONDS),--seconds $(SECONDS))
@@ -38,6 +44,12 @@ check: $(READY) ## format, lint and types
 
 bench: $(READY) ## measure on real Kafka; writes bench/README.md and bench/results.json
 	@$(BIN)/python -m bench $(ARGS)
+
+faults: $(READY) ## break everything on real servers and compare with an undisturbed run: 1.5 hours (ARGS=--short)
+	@$(BIN)/python -m tests.faults $(ARGS)
+
+soak: $(READY) ## 5,000 ticks/s for MINUTES=30; memory, handles, lag and latency as a plot
+	@$(BIN)/python -m tests.faults.soak $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 up: $(READY) ## start the local Kafka and PostgreSQL
 	@$(BIN)/tickloom local start
