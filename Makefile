@@ -21,13 +21,7 @@ $(READY): .venv/installed $(CORE)
 	@$(BIN)/python setup.py --quiet build_ext --inplace 2>.venv/compile.log || (cat .venv/compile.log; exit 1)
 	@grep "^tickloom:" .venv/compile.log || true; touch $@
 
-setfaults: $(READY) ## break everything on real servers and compare with an undisturbed run: 1.5 hours (ARGS=--short)
-	@$(BIN)/python -m tests.faults $(ARGS)
-
-soak: $(READY) ## 5,000 ticks/s for MINUTES=30; memory, handles, lag and latency as a plot
-	@$(BIN)/python -m tests.faults.soak $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
-
-up: $(READY) ## make .venv and install everything in it, once
+setup: $(READY) ## make .venv and install everything in it, once
 
 demo: $(READY) ## the whole system on this machine, with simulated brokers (SECONDS=90: end by itself)
 	@$(BIN)/tickloom demo $(if $(SECONDS),--seconds $(SECONDS))
