@@ -100,3 +100,4 @@ class Proxy:
             await sending
         finally:
             sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
