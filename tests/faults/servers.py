@@ -1,5 +1,6 @@
 """The servers of the suite: Kafka of one node or of three, PostgreSQL, also on a disk that can be filled."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from tests.faults.cluster import Cluster
 
 STOP_LIMIT_S = 20.0
 SMALL_DISK = "700m"
+BLOCK = 4096
 
 
 class Servers:
@@ -124,9 +126,10 @@ class Postgres:
 
     def fill(self) -> int:
         """Leave no room on its disk; give the bytes that this took."""
-        size = shutil.disk_usage(self._disk).free
-        with (self._disk / "ballast").open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, size)
+        size = 0
+        with (self._disk / "ballast").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:  # until there is no space left
+                size += file.write(b"\0" * BLOCK)
         return size
 
     def make_room(self) -> None:

@@ -14,7 +14,11 @@ SEEN_S = 30.0
 
 def output_deleted(world: World) -> None:
     """An output topic is deleted under the running system: it stops and says so."""
-    _deleted(world, named(topics.CANDLE.name, world.run))
+    topic = named(topics.CANDLE.name, world.run)
+    _deleted(world, topic)
+    sink = world.sinks[0]  # which reads it
+    world.until(lambda: sink.code is not None, STOP_S, f"{sink.name} goes on without {topic}")
+    _assert_says(sink, topic)
 
 
 def input_deleted(world: World) -> None:

@@ -461,6 +461,23 @@ def test_topics_made_anew_are_read_from_their_beginning(
     assert stored(connection, "ticks", run, "count(*), 1") == [(120, 1)]
 
 
+def test_a_topic_that_is_deleted_under_it_ends_it_with_one_line_that_names_it(
+    stack: Stack, run: str, start: Callable[..., Process]
+) -> None:
+    produce(stack.broker, run, outputs(20))
+    process = start()
+    wait_until_stored(stack.broker, run, [process])
+    name = topics.named(topics.CANDLE.name, run)
+    client = admin.connect(stack.broker)
+    client.delete_topics([name])[name].result(30)
+    deadline = time.monotonic() + 60
+    while process.is_running():
+        assert time.monotonic() < deadline, process.tail()
+        time.sleep(0.1)
+    assert f"{name} is missing" in process.tail(3)
+    assert "Traceback" not in process.tail()
+
+
 @pytest.mark.parametrize(
     ("setting", "says"),
     [("postgresql://me:hunter2@127.0.0.1:1/db", "waiting"), ("postgresql://tickloom@{}/nowhere", "does not exist")],

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection, TopicPartition
 
+from schemas.instrument import ConfigError
 from schemas.topics import RAW, named
 from topology import admin
 from topology.admin import SUNK
@@ -27,10 +28,18 @@ log = logging.getLogger(__name__)
 
 
 def topic_ids(client: Any, run: str) -> dict[str, str]:
-    """Kafka's ids of the topics whose offsets the database remembers."""
+    """Kafka's ids of the topics whose offsets the database remembers. Raises ConfigError where one is missing."""
     names = [named(topic.name, run) for topic in (RAW, *SUNK)]
     found = client.describe_topics(TopicCollection(names), request_timeout=admin.ANSWER_S)
-    return {name: str(future.result().topic_id) for name, future in found.items()}
+    ids = {}
+    for name, future in found.items():
+        try:
+            ids[name] = str(future.result().topic_id)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise
+            raise ConfigError(f"{name} is missing: it was deleted; fix: {admin.create_command(run)}") from error
+    return ids
 
 
 def resume(settings: Settings) -> dict[str, str]:
