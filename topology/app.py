@@ -9,7 +9,7 @@ import logging
 import sys
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import faust
 from aiokafka import AIOKafkaProducer
@@ -29,6 +29,14 @@ from topology.web import views
 CLOCK_SECONDS = 1.0
 TRANSACTION_TIMEOUT_MS = 10_000  # a dead worker's open transaction hides what is behind it for so long, at most
 BATCH_BYTES = 1 << 20  # of one produced batch, and the broker's own limit
+
+#: A topic's keys and values as they are.
+BYTES: Final[dict[str, Any]] = {
+    "key_serializer": "raw",
+    "value_serializer": "raw",
+    "key_type": bytes,
+    "value_type": bytes,
+}
 
 log = logging.getLogger(__name__)
 
@@ -82,37 +90,25 @@ def build(settings: Settings) -> App:
         web_port=config.web_port(settings),
         **SETTINGS,
     )
-    plain: dict[str, Any] = {"key_serializer": "raw", "value_serializer": "raw", "key_type": bytes, "value_type": bytes}
     raw = topics.named(topics.RAW.name, run)
-    source = app.topic(raw, **plain)
-    changelog = app.topic(admin.state_topic(run), internal=True, **plain)
+    source = app.topic(raw, **BYTES)
+    changelog = app.topic(admin.state_topic(run), internal=True, **BYTES)
     table = StateTable(app, name="symbols", key_type=bytes, value_type=bytes, changelog_topic=changelog)
     app.tables.add(table)
     instruments = instrument.load(settings.instruments)
     codec = codec_for(settings.schema_registry_url)
-    tasks = app.tickloom = Tasks(
+    tasks = Tasks(
         app,
         table,
         raw,
         [topics.named(topic.name, run) for topic in topics.TOPICS],
         task=lambda number: Task(number, instruments, codec),
-        producer=partial(_producer, settings),
+        producer=partial(new_producer, settings.brokers),
         delivery=settings.delivery,
         commit_seconds=settings.commit_seconds or COMMIT_SECONDS[settings.delivery],
     )
 
-    @app.agent(source, name="ticks")
-    async def ticks(stream: Any) -> None:
-        async for event in stream.noack().events():
-            try:
-                await tasks.process(event, event.value)
-            except Exception:  # noqa: BLE001  an exception that leaves an agent acks its event
-                end("a run of records could not be processed", exc_info=True)
-
-    @app.on_partitions_revoked.connect
-    async def give_up(_app: Any, /, *args: Any, **_kwargs: Any) -> None:
-        revoked: set[TP] = args[0]
-        await tasks.close({tp.partition for tp in revoked if tp.topic == raw})
+    drive(app, source, tasks)
 
     async def start() -> None:
         wrong = await asyncio.to_thread(admin.check_topics, settings.broker, run)
@@ -130,9 +126,31 @@ def build(settings: Settings) -> App:
     return app
 
 
-def _producer(settings: Settings, transactional_id: str | None) -> AIOKafkaProducer:
+def drive(app: App, source: Any, tasks: Tasks) -> None:
+    """Give an application the agent that hands the runs of records of ``source`` to the tasks of its partitions.
+
+    With ``App``, ``StateTable``, ``new_producer`` and ``run`` this makes a worker of any task (``bench/peers/app.py``).
+    """
+    app.tickloom = tasks
+
+    @app.agent(source, name="ticks")
+    async def ticks(stream: Any) -> None:
+        async for event in stream.noack().events():
+            try:
+                await tasks.process(event, event.value)
+            except Exception:  # noqa: BLE001  an exception that leaves an agent acks its event
+                end("a run of records could not be processed", exc_info=True)
+
+    @app.on_partitions_revoked.connect
+    async def give_up(_app: Any, /, *args: Any, **_kwargs: Any) -> None:
+        revoked: set[TP] = args[0]
+        await tasks.close({tp.partition for tp in revoked if tp.topic == tasks.raw})
+
+
+def new_producer(brokers: list[str], transactional_id: str | None) -> AIOKafkaProducer:
+    """Make a producer for one lane, or with no id the one for all lanes that need no transactions."""
     return AIOKafkaProducer(
-        bootstrap_servers=settings.brokers,
+        bootstrap_servers=brokers,
         acks="all",
         enable_idempotence=True,
         transactional_id=transactional_id,
@@ -149,7 +167,11 @@ def run_worker(settings: Settings) -> None:
     wrong = admin.check_topics(settings.broker, settings.run)
     if wrong:
         raise ConfigError("; ".join(wrong))
-    app = build(settings)
+    run(build(settings))
+
+
+def run(app: App) -> None:
+    """Run an application until SIGTERM or Ctrl-C."""
     gc.freeze()  # what is imported stays: no need to look at it again and again
     gc.set_threshold(50_000, 20, 50)  # records come and go by the thousand without a cycle among them
     worker = faust.Worker(app, loglevel="info", loop=_new_loop())
