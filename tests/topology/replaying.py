@@ -11,10 +11,14 @@ from typing import Any
 
 import yaml
 
+from connectors.runtime.log import LogReader
 from deploy.local import Stack
 from schemas.instrument import DEFAULT
+from schemas.topics import named
 from tests.topology.processes import ROOT, Process, produce, wait_for_no_lag
 from topology import admin
+from topology.admin import SUNK
+from topology.storage import database
 
 
 class Base:
@@ -35,25 +39,42 @@ class Base:
         produce(stack.broker, run, records)
         self.catch_up()
 
-    def catch_up(self, *, sink: bool = True) -> None:
+    def catch_up(self) -> None:
         """Let a worker and a sink process what there is."""
-        names = ("worker", "sink") if sink else ("worker",)
-        processes = [Process(self.environment, name, log=self.directory / f"{name}.log") for name in names]
+        processes = [Process(self.environment, name, log=self.directory / f"{name}.log") for name in ("worker", "sink")]
         try:
             wait_for_no_lag(self.stack.broker, self.run, processes[:1])
-            self._wait_for_sink(processes) if sink else None
-            assert [process.stop() for process in processes] == [0] * len(processes)
+            self._wait_for_sink(processes)
+            assert [process.stop() for process in processes] == [0, 0], processes[1].tail()
         finally:
             for process in processes:
                 process.kill()
 
     def _wait_for_sink(self, processes: list[Process]) -> None:
+        """Both are at work, and the tables have all that the topics have."""
         client = admin.connect(self.stack.broker)
         deadline = time.monotonic() + 60
-        while left := admin.groups(client, self.run)[1].total:
+        while True:
+            groups = admin.groups(client, self.run)
+            at_work = all(group.members and group.state == "stable" for group in groups)
+            if at_work and not groups[1].total and self._is_stored():
+                return
             assert all(process.is_running() for process in processes), processes[-1].tail()
-            assert time.monotonic() < deadline, f"{left} records before the sink: {processes[-1].tail()}"
+            assert time.monotonic() < deadline, f"{groups}"
             time.sleep(0.2)
+
+    def _is_stored(self) -> bool:
+        """No topic has a record behind what the tables say they hold."""
+        query = "SELECT topic, partition, next_offset FROM stream_offsets WHERE run = %s"
+        with database.connect(self.stack.database) as connection:
+            stored = {(topic, number): offset for topic, number, offset in connection.execute(query, [self.run])}
+        with LogReader(self.stack.broker) as log:
+            for name in (named(topic.name, self.run) for topic in SUNK):
+                bounds = log.bounds(name)
+                since = {number: max(first, stored.get((name, number), 0)) for number, (first, _) in bounds.items()}
+                if any(log.read(name, since, {number: end for number, (_, end) in bounds.items()})):
+                    return False
+        return True
 
     def start(self, *arguments: object, **environment: str) -> "subprocess.Popen[str]":
         """Begin `tickloom replay …` in this run."""

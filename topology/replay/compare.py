@@ -5,8 +5,8 @@
     best             by symbol and record; the base's topic is compacted, so where it no longer knows whether there was
                      a price, nothing is said of the replay's
 
-Not compared is what the range does not decide: ticks that one of the two still held at its end, and keys of which the
-base has only a value from after it. Rule: nothing is left out without being counted.
+Not compared is what the range does not decide: ticks that one of the two still held at its end, minutes that were
+provisional there, and keys of which the base has only a value from after it. Rule: nothing is left out uncounted.
 """
 
 from bisect import bisect_right
@@ -118,11 +118,12 @@ class Comparison:
             for message in log.read(
                 self._replay.base_raw, {stretch.partition: since}, {stretch.partition: stretch.end}
             ):
-                record = self._decoded(message.value())
+                record = self.decoded(message.value())
                 newest = max(newest, min(getattr(record, "ts_recv", 0), message.timestamp()[1] * 1_000_000))
         return newest - self._hold_ns
 
-    def _decoded(self, value: bytes | None) -> Any:
+    def decoded(self, value: bytes | None) -> Any:
+        """The record; None where the bytes are none."""
         try:
             return self._codec.decode(value or b"")
         except ValueError:  # it became a dead letter
@@ -130,7 +131,7 @@ class Comparison:
 
     def is_open(self, made: Made, settled: int) -> bool:
         """Whether the other run may still hold this tick."""
-        record = self._decoded(made.value)
+        record = self.decoded(made.value)
         tick = getattr(record, "tick", record)
         return int(getattr(tick, "ts_recv", 0)) >= settled
 
@@ -265,15 +266,17 @@ class _Part:
         tally.base += held is not None
         tally.copy += copy is not None
         offset = max(made.offset for made in (base, copy) if made is not None)
-        if held and copy:
-            if self._whole.is_same(held.value or b"", copy.value or b""):
-                tally.equal += 1
-            else:
-                self._differs(CHANGED, topic, symbol, offset, held, copy, is_later)
-        elif copy and base is None and is_later:
+        if held and copy and self._whole.is_same(held.value or b"", copy.value or b""):
+            tally.equal += 1
+        elif (copy and base is None and is_later) or self._is_provisional(held) or self._is_provisional(copy):
             tally.undecided += 1
         elif held or copy:
-            self._differs(ONLY_BASE if held else ONLY_REPLAY, topic, symbol, offset, held, copy, is_later)
+            what = CHANGED if held and copy else ONLY_BASE if held else ONLY_REPLAY
+            self._differs(what, topic, symbol, offset, held, copy, is_later)
+
+    def _is_provisional(self, made: Made | None) -> bool:
+        record = self._whole.decoded(made.value) if made else None
+        return isinstance(record, Candle) and record.revision < 0
 
     def best(self) -> None:
         """The best prices, as far as the base still has them."""

@@ -84,19 +84,12 @@ def plan(broker: str, replay: Replay, codec: Codec, hold_ns: int, delete_missing
             made.kept["the live system has a newer value from after the range"] += 1
         elif difference.copy is None and not delete_missing:
             made.kept["only live has it: --delete-missing deletes it"] += 1
-        elif difference.topic is CANDLE and _is_provisional(difference, codec):
-            made.kept["the minute was not over at the end of the range"] += 1
         else:
             made.changes.append(_change(difference, codec))
 
     Comparison(broker, replay, codec, hold_ns).run(tell, PROMOTED)
     made.changes.sort(key=lambda each: (each.symbol, each.topic, each.source_offset, each.key))
     return made
-
-
-def _is_provisional(difference: Difference, codec: Codec) -> bool:
-    made = difference.copy or difference.base
-    return made is not None and codec.decode(made.value or b"").revision < 0
 
 
 def _change(difference: Difference, codec: Codec) -> Change:
