@@ -27,6 +27,7 @@ CORE = [
     "topology/stages/pipeline.py",
     "topology/stages/spike.py",
     "topology/stages/validity.py",
+    "topology/storage/ticks.py",
     "topology/task.py",
 ]
 

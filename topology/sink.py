@@ -28,6 +28,7 @@ from schemas.registry import codec_for
 from topology import admin, config
 from topology.admin import SUNK
 from topology.config import Settings
+from topology.loop import new_loop
 from topology.storage import database
 from topology.storage.database import DatabaseAway
 from topology.storage.resume import resume, topic_ids
@@ -57,9 +58,15 @@ class Taken(NamedTuple):
 
     event: Any
     place: tuple[str, int]  # topic, partition
+    begin: int  # the offset of its first record
     end: int  # the offset after it
     rows: list[Row]
     refused: Refused
+
+    @property
+    def size(self) -> int:
+        """How many rows wait in it."""
+        return len(self.rows) + len(self.refused)
 
 
 class Sink:
@@ -71,9 +78,10 @@ class Sink:
         self._check = check  # raises where the topics are not those that the database knows
         self._dead_letters = topics.named(topics.DEAD_LETTER.name, run)
         self._deletable = {topics.named(name, run): table for name, table in DELETABLE.items()}
+        self._newest_only = {topics.named(topic.name, run) for topic in (topics.BEST, topics.STATUS)}
         self._producer: AIOKafkaProducer | None = None
         self._waiting: deque[Taken] = deque()
-        self._records = 0  # in those that wait
+        self._rows = 0  # in those that wait
         self._came = asyncio.Event()
         self._room = asyncio.Event()
         self._hurry = False
@@ -84,17 +92,21 @@ class Sink:
     async def add(self, event: Any) -> None:
         """Take an event; returns as soon as more may come."""
         records = event.value
-        read = self._read_dead_letter if records[0].topic == self._dead_letters else self._read
-        taken = Taken(event, (records[0].topic, records[0].partition), records[-1].offset + 1, [], [])
+        topic = records[0].topic
+        read = self._read_dead_letter if topic == self._dead_letters else self._read
+        taken = Taken(event, (topic, records[0].partition), records[0].offset, records[-1].offset + 1, [], [])
         for record in records:
             try:
                 taken.rows.append(read(record))
             except DecodeError as error:
                 taken.refused.append(((None, -1, record), error.reason, str(error)))
+        records.clear()  # the event waits for its ack; what it brought need not
+        if topic in self._newest_only:
+            taken.rows[:] = newest(taken.rows)
         self._waiting.append(taken)
-        self._records += len(records)
+        self._rows += taken.size
         self._came.set()
-        while self._records >= BATCH_ROWS:
+        while self._rows >= BATCH_ROWS:
             self._room.clear()
             await self._room.wait()
 
@@ -110,7 +122,7 @@ class Sink:
         """A key that somebody has deleted: `tickloom replay promote --delete-missing` does."""
         try:
             symbol, source, start = _text(record.key).split("|")
-            return Deleted(self._deletable[record.topic], symbol, source, _bounded(start, 63)), -1, record
+            return Deleted(self._deletable[record.topic], symbol, source, _bounded(int(start), 63)), -1, record
         except ValueError as error:
             raise DecodeError(flags.UNDECODABLE, f"the key of a tombstone: {error}") from error
 
@@ -120,7 +132,11 @@ class Sink:
         reason, error = said.pop("reason", ""), said.pop("error", "")
         place = record.topic, record.partition, record.offset
         with suppress(KeyError, ValueError):
-            place = said["topic"][-NAME_LENGTH:], _bounded(said["partition"], 31), _bounded(said["offset"], 63)
+            place = (
+                said["topic"][-NAME_LENGTH:],
+                _bounded(int(said["partition"]), 31),
+                _bounded(int(said["offset"]), 63),
+            )
             del said["topic"], said["partition"], said["offset"]
         error += "".join(f"; {name}: {value}" for name, value in said.items())
         key, value = ("-" if part is None else part.hex() for part in (record.key, record.value))
@@ -152,7 +168,7 @@ class Sink:
             self._came.clear()
             await self._came.wait()
         limit = time.monotonic() + LINGER_S
-        while not self._hurry and self._records < BATCH_ROWS and (left := limit - time.monotonic()) > 0:
+        while not self._hurry and self._rows < BATCH_ROWS and (left := limit - time.monotonic()) > 0:
             self._came.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._came.wait(), left)
@@ -160,8 +176,8 @@ class Sink:
         size = 0
         while self._waiting and size < BATCH_ROWS:
             batch.append(self._waiting.popleft())
-            size += len(batch[-1].event.value)
-        self._records -= size
+            size += batch[-1].size
+        self._rows -= size
         self._room.set()
         return batch
 
@@ -172,8 +188,9 @@ class Sink:
         refused: Refused = []
         for taken in batch:
             first = offsets.get(taken.place, self._next[taken.place])
-            rows += [row for row in taken.rows if row[2].offset >= first]
-            refused += [each for each in taken.refused if each[0][2].offset >= first]
+            is_new = taken.begin >= first
+            rows += taken.rows if is_new else [row for row in taken.rows if row[2].offset >= first]
+            refused += [each for each in taken.refused if is_new or each[0][2].offset >= first]
             offsets[taken.place] = max(first, taken.end)
         if refused:
             await self._refuse(refused)
@@ -216,17 +233,28 @@ class Sink:
         )
 
 
+def newest(rows: list[Row]) -> list[Row]:
+    """Of records that say how things stand, only the last word on each symbol, or symbol and source, is stored."""
+    kept: dict[Any, Row] = {}
+    for row in rows:
+        record = row[0]
+        key = (type(record), getattr(record, "symbol", None), getattr(record, "source", None))
+        held = kept.get(key)
+        if held is None or row[1] >= held[1]:
+            kept[key] = row
+    return list(kept.values())
+
+
 def _number(value: bytes) -> int:
     try:
-        return _bounded(_text(value), 63)
+        return _bounded(int(value), 63)
     except ValueError as error:
         raise DecodeError(flags.UNDECODABLE, f"header {topics.OFFSET_HEADER!r}: {error}") from error
 
 
-def _bounded(text: str, bits: int) -> int:
-    number = int(text)
+def _bounded(number: int, bits: int) -> int:
     if not -(1 << bits) <= number < 1 << bits:
-        raise ValueError(f"{text} has more than {bits} bits")
+        raise ValueError(f"{number} has more than {bits} bits")
     return number
 
 
@@ -334,7 +362,7 @@ def run_sink(settings: Settings) -> None:
     app = build(settings, prepare(settings))
     gc.freeze()  # what is imported stays
     gc.set_threshold(50_000, 20, 50)  # rows come and go by the thousand without a cycle among them
-    faust.Worker(app, loglevel="info").execute_from_commandline()
+    faust.Worker(app, loglevel="info", loop=new_loop()).execute_from_commandline()
 
 
 def __getattr__(name: str) -> Any:

@@ -119,6 +119,48 @@ def test_a_quote_is_exact_to_the_last_digit_and_nanosecond(
     assert one(connection, "ticks", run_name, "seq, flag_names(flags), source_offset") == (7, ["SNAPSHOT"], 41)
 
 
+@pytest.mark.parametrize("scales", [(0, 0), (3, 4), (5, 2), (8, 18), (12, 7)])
+def test_ticks_are_the_same_whether_they_go_straight_in_or_are_staged(
+    connection: database.Connection, dsn: str, run_name: str, scales: tuple[int, int]
+) -> None:
+    """Also numbers that no market has; as text, so that the zeros at their ends count too."""
+    given = Random(sum(scales))
+    scaled = {"EURUSD": msgspec.structs.replace(INSTRUMENTS["EURUSD"], price_scale=scales[0], size_scale=scales[1])}
+    numbers = [0, 1, -1, 9_999, 10_000, 10_001, 2**63 - 1, -(2**63)]
+    numbers += [given.randrange(-(10**digits), 10**digits) for digits in range(1, 19) for _ in range(5)]
+    batch = []
+    for number in range(300):
+        times = {"ts_event": given.choice([NOON, -1, 999, 2 * NOON]) - given.randrange(5), "ts_recv": NOON + number}
+        some = {"source": given.choice(["a", "böse"]), "id": given.choice(["", "x\ty\\"]), "seq": given.choice(numbers)}
+        bid, ask, bid_size, ask_size = given.choices(numbers, k=4)
+        tick: Quote | Trade = quote(**times, **some, bid=bid, ask=ask, bid_size=bid_size, ask_size=ask_size)
+        if number % 3 == 0:
+            tick = Trade("EURUSD", price=bid, size=ask, flags=given.randrange(2**31), **times, **some)
+        batch.append((tick, number))
+
+    async def written() -> None:
+        for run, tries in ((run_name, 0), (f"{run_name}-staged", 1)):
+            writer = Writer(dsn, run, "sink", scaled)
+            writer._repeats = tries
+            await writer.write([(*row, None) for row in batch], {}, none_expected)
+            assert writer._repeats == 0  # neither of them was a vain try
+            await writer.close()
+
+    asyncio.run(written())
+    columns = "source_offset, (to_jsonb(ticks) - 'run')::text, 1, 2"
+    straight = rows(connection, "ticks", run_name, columns)
+    assert len(straight) == len(batch)
+    assert straight == rows(connection, "ticks", f"{run_name}-staged", columns)
+
+
+def test_ticks_that_come_again_among_new_ones_are_stored_once(
+    connection: database.Connection, dsn: str, run_name: str
+) -> None:
+    write(dsn, run_name, [(quote(seq=1), 1)], [(quote(seq=number), number) for number in range(4)])
+    found = rows(connection, "ticks", run_name, "source_offset, seq, 1, 2")
+    assert [row[:2] for row in found] == [(number, number) for number in range(4)]
+
+
 def test_a_missing_side_is_null(connection: database.Connection, dsn: str, run_name: str) -> None:
     write(dsn, run_name, [(quote(bid=0, flags=flags.ONE_SIDED), 1)])
     assert one(connection, "ticks", run_name, "bid, ask") == (None, Decimal("1.0913"))

@@ -78,11 +78,11 @@ class Kafka:
 
     def of(self, records: list[Any]) -> Any:
         """An event of these records."""
-        place = (records[0].topic, records[0].partition)
+        place, last = (records[0].topic, records[0].partition), records[-1].offset
         span = self.spans.setdefault(place, object())
 
         def ack() -> None:
-            self.acked.append((records[-1].topic.removeprefix(f"{self.run}."), records[-1].offset))
+            self.acked.append((place[0].removeprefix(f"{self.run}."), last))
             self.after_ack()
             self.left -= 1
             if self.left == 0:

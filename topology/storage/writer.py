@@ -18,12 +18,15 @@ import psycopg
 
 from schemas import flags
 from schemas.instrument import Instrument
-from topology.storage import tables
+from schemas.record import Quote, Trade
+from topology.storage import tables, ticks
 from topology.storage.database import AsyncConnection, DatabaseAway, connect_async
 from topology.storage.tables import DELETE, LOADS, Deleted, Row
 
 FIRST_WAIT_S: Final = 0.1  # for a database that is away; doubled each time
 LONGEST_WAIT_S: Final = 10.0
+REPEATS: Final = 20  # batches: to find out in vain costs as much as to put one
+TICKS: Final = (Quote, Trade)
 
 #: SQLSTATE classes of one row that can't be stored: data, integrity, limits (a text too long for its index).
 _OF_THE_ROW: Final = ("22", "23", "54")
@@ -59,6 +62,8 @@ class Writer:
         self._dsn = dsn
         self._run = run
         self._group = group
+        self._encoder = ticks.Encoder(run, instruments)
+        self._repeats = 0  # how many batches not to try to put as new
         self._units = {unit[0]: unit for unit in tables.units(instruments)}
         self._connection: AsyncConnection | None = None
         self._committed: dict[tuple[str, int], int] = {}
@@ -73,7 +78,10 @@ class Writer:
         Raises what neither waiting nor setting a row aside puts right: psycopg.Error, ConfigError,
         DatabaseSetBackError.
         """
-        refused = [(row, reason, flags.DEAD_LETTER_REASONS[reason]) for row in rows if (reason := self._unfit(row[0]))]
+        others = [row for row in rows if type(row[0]) not in TICKS or row[0].symbol not in self._units]
+        refused = [
+            (row, reason, flags.DEAD_LETTER_REASONS[reason]) for row in others if (reason := self._unfit(row[0]))
+        ]
         while True:
             if refused:
                 await refuse(refused)
@@ -163,6 +171,8 @@ class Writer:
         return []
 
     async def _put(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
+        if await self._put_new(connection, [row for row in rows if type(row[0]) in TICKS]):
+            rows = [row for row in rows if type(row[0]) not in TICKS]
         async with connection.cursor() as cursor:
             for is_deletion, part in groupby(rows, key=lambda row: type(row[0]) is Deleted):
                 if is_deletion:  # of what came before it, not of what comes behind
@@ -175,6 +185,26 @@ class Writer:
                     async with cursor.copy(f"COPY {load.staged} FROM STDIN") as copy:
                         await copy.write(tables.copied(load, kept))
                     await cursor.execute(load.upsert, [self._run])
+
+    async def _put_new(self, connection: AsyncConnection, rows: Sequence[Row]) -> bool:
+        """Put ticks straight into their table; False, and nothing is done, where one is there already or can't be put.
+
+        They are there already when a log is read again: so will the next ones be, and are not tried.
+        """
+        if not rows:
+            return True
+        if self._repeats:
+            self._repeats -= 1
+            return False
+        try:
+            async with connection.transaction(), connection.cursor() as cursor, cursor.copy(ticks.COPY) as copy:
+                await copy.write(self._encoder.encode(rows))
+        except psycopg.Error as error:
+            if not _is_of_the_row(error):
+                raise
+            self._repeats = REPEATS
+            return False
+        return True
 
     async def _isolate(self, connection: AsyncConnection, rows: Sequence[Row]) -> Refused:
         """Find the rows that can't be stored, by halves; nothing is committed."""
