@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import faust
 import psycopg
 from aiokafka import AIOKafkaProducer
+from confluent_kafka import KafkaException
 
 from schemas import flags, instrument, topics
 from schemas.codec import Codec, DecodeError
@@ -39,6 +40,7 @@ from topology.transport import SETTINGS
 BATCH_ROWS = 20_000  # of one transaction, about
 LINGER_S = 0.1  # how long a row waits for company
 REPORT_S = 60.0
+LOOK_S = 10.0  # between two looks whether the topics are still there
 ERROR_LENGTH = 2_000  # of a text in a header
 VALUE_BYTES = 900_000  # of a dead letter's value, so that it fits a record together with its headers
 NAME_LENGTH = 500  # of a text that is part of a key of the table dead_letter
@@ -316,7 +318,16 @@ def build(settings: Settings, ids: dict[str, str]) -> App:
     async def start() -> None:
         app.writing = asyncio.create_task(_write(sink, writer, settings))  # outlives Faust's own tasks at the end
 
+    async def look() -> None:
+        try:
+            await check()
+        except (ConfigError, TopicsChangedError) as error:
+            _end(error)  # Kafka's clients would ask for a topic that was deleted for ever
+        except (admin.BrokerError, KafkaException):
+            return  # Kafka is away: that passes
+
     app.task(start)
+    app.timer(LOOK_S)(look)
     return app
 
 
