@@ -109,6 +109,15 @@ class Lag:
         left = {(each.topic, each.partition): max(each.offset, 0) for each in committed}
         return {place: end - left[place] for place, end in ends.items() if end > left[place]}
 
+    def committed(self) -> dict[tuple[str, int], int] | None:
+        """By partition what is committed; None while no broker says."""
+        return self._ask(
+            lambda client: {
+                (each.topic, each.partition): each.offset
+                for each in client.committed([TopicPartition(*place) for place in self._places], timeout=ANSWER_S)
+            }
+        )
+
     def _ask(self, question: Callable[[Consumer], dict[tuple[str, int], int]]) -> dict[tuple[str, int], int] | None:
         if self._client is None:
             self._client = self._stack.enter_context(consumer(self._broker, self._group))

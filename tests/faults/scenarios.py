@@ -80,6 +80,7 @@ def stop_worker(world: World) -> None:
         fault = world.fault("SIGTERM", worker.name)
         began = time.monotonic()
         world.stop_programs([worker])
+        world.assert_all_is_committed()
         world.restart(worker)
         world.recovered(fault, began, RECOVERY_S)
 

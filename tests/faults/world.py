@@ -159,6 +159,18 @@ class World:
         self.until(done, SETTLE_LIMIT_S, f"the {what} does not come to the end", lambda: f"behind: {left[0]}")
         lag.close()
 
+    def assert_all_is_committed(self) -> None:
+        """Nothing that came out will be read again: the group has committed it."""
+        lag = log.Lag(self.broker, admin.app_id(self.run), [named(topics.RAW.name, self.run)], PARTITIONS)
+        self.pause(ON_ITS_WAY_S)
+        committed: dict[tuple[str, int], int] = {}
+        self.until(lambda: bool(committed.update(lag.committed() or {}) or committed), SETTLE_LIMIT_S, "no answer")
+        lag.close()
+        for number, seen in self.watch.offsets().items():
+            found = committed[named(topics.RAW.name, self.run), number]
+            if found <= seen:
+                self.errors.append(f"partition {number}: {found} is committed, but the output of {seen} is out")
+
     def stop(self) -> None:
         """End all processes cleanly: exit code 0, and in time."""
         self.stop_programs([*self.workers, *self.sinks, *self.leaving])
