@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from topology.dead_letters.cli import dead_letter
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 SECTIONS = {
     "Begin": ("demo", "local", "status"),
     "Prices": ("import", "replay", "candles"),
-    "Run it on your Kafka": ("topics", "worker", "sink"),
+    "Run it on your Kafka": ("topics", "worker", "sink", "dead-letter"),
 }
 
 HELP = """Many brokers' raw ticks in, one clean consolidated tape out.
@@ -405,6 +407,9 @@ def replay_list() -> None:
     from topology.replay.commands import show_all
 
     show_all(_settings(database=True))
+
+
+main.add_command(dead_letter)
 
 
 @main.command()

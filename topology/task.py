@@ -15,6 +15,7 @@ from schemas import flags, topics
 from schemas.codec import Codec, DecodeError
 from schemas.instrument import Instrument
 from schemas.record import Best, Clock, Quote, Record, Rejected, Trade
+from topology.dead_letters import letter
 from topology.stages.partition import Partition
 from topology.stages.pipeline import Made
 
@@ -104,14 +105,7 @@ class Task:
 
     def _dead_letter(self, record: Any, reason: str, error: str) -> None:
         self.dead_letters[reason] = self.dead_letters.get(reason, 0) + 1
-        headers = [
-            ("reason", reason.encode()),
-            ("error", error.encode()),
-            ("topic", record.topic.encode()),
-            ("partition", b"%d" % record.partition),
-            ("offset", b"%d" % record.offset),
-        ]
-        self.outputs[_DEAD_LETTER].append((record.key, record.value, headers))
+        self.outputs[_DEAD_LETTER].append(letter.write(record, reason, error))
         self.waiting += 1
 
     def take(self) -> list[list[Produced]]:
