@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import faust
@@ -29,6 +30,7 @@ from schemas.registry import codec_for
 from topology import admin, config
 from topology.admin import SUNK
 from topology.config import Settings
+from topology.dead_letters import letter
 from topology.loop import new_loop
 from topology.storage import database
 from topology.storage.database import DatabaseAway
@@ -41,8 +43,6 @@ BATCH_ROWS = 20_000  # of one transaction, about
 LINGER_S = 0.1  # how long a row waits for company
 REPORT_S = 60.0
 LOOK_S = 10.0  # between two looks whether the topics are still there
-ERROR_LENGTH = 2_000  # of a text in a header
-VALUE_BYTES = 900_000  # of a dead letter's value, so that it fits a record together with its headers
 NAME_LENGTH = 500  # of a text that is part of a key of the table dead_letter
 
 #: What a person can put right: one line is enough.
@@ -79,6 +79,7 @@ class Sink:
         self._codec = codec
         self._check = check  # raises where the topics are not those that the database knows
         self._dead_letters = topics.named(topics.DEAD_LETTER.name, run)
+        self._own = {topics.named(topic.name, run) for topic in SUNK} - {self._dead_letters}
         self._deletable = {topics.named(name, run): table for name, table in DELETABLE.items()}
         self._newest_only = {topics.named(topic.name, run) for topic in (topics.BEST, topics.STATUS)}
         self._producer: AIOKafkaProducer | None = None
@@ -97,7 +98,7 @@ class Sink:
         topic = records[0].topic
         read = self._read_dead_letter if topic == self._dead_letters else self._read
         taken = Taken(event, (topic, records[0].partition), records[0].offset, records[-1].offset + 1, [], [])
-        for record in records:
+        for record in records if topic != self._dead_letters else filter(self._is_for_us, records):
             try:
                 taken.rows.append(read(record))
             except DecodeError as error:
@@ -128,9 +129,17 @@ class Sink:
         except ValueError as error:
             raise DecodeError(flags.UNDECODABLE, f"the key of a tombstone: {error}") from error
 
+    def _is_for_us(self, record: Any) -> bool:
+        """Of market.dead_letter: letters, and those receipts that bring back what the sink could not store."""
+        return letter.retried(record.headers) is None or letter.redelivered(record.headers)[0] in self._own
+
     def _read_dead_letter(self, record: Any) -> Row:
         """By its first place where the headers say that, so that it may come twice; else by its own."""
-        said = {name: _text(value) for name, value in record.headers}
+        if letter.retried(record.headers) is not None:
+            topic, headers = letter.redelivered(record.headers)
+            made, offset, _ = self._read(replace(record, topic=topic, headers=tuple(headers)))
+            return made, offset, record
+        said = {name: _text(value) for name, value in record.headers if not name.startswith(letter.KEPT)}
         reason, error = said.pop("reason", ""), said.pop("error", "")
         place = record.topic, record.partition, record.offset
         with suppress(KeyError, ValueError):
@@ -142,8 +151,8 @@ class Sink:
             del said["topic"], said["partition"], said["offset"]
         error += "".join(f"; {name}: {value}" for name, value in said.items())
         key, value = ("-" if part is None else part.hex() for part in (record.key, record.value))
-        letter = DeadLetter(*place, reason[:NAME_LENGTH], error, key, value, record.timestamp * 1_000_000)
-        return letter, -1, record
+        row = DeadLetter(*place, reason[:NAME_LENGTH], error, key, value, record.timestamp * 1_000_000)
+        return row, -1, record
 
     def hurry(self) -> None:
         """Commit what waits at once: partitions are about to be given up."""
@@ -215,17 +224,10 @@ class Sink:
         assert self._producer is not None
         sent = []
         for (_, _, record), reason, error in refused:
-            if record.topic == self._dead_letters:
+            if record.topic == self._dead_letters and letter.retried(record.headers) is None:
                 raise RuntimeError(f"dead letter {record.partition}:{record.offset} can't be stored: {error}")
-            headers = [
-                ("reason", reason.encode()),
-                ("error", error[:ERROR_LENGTH].encode(errors="replace")),
-                ("topic", record.topic.encode()),
-                ("partition", b"%d" % record.partition),
-                ("offset", b"%d" % record.offset),
-            ]
-            value = None if record.value is None else record.value[:VALUE_BYTES]
-            place = {"key": record.key, "partition": record.partition, "headers": headers}
+            key, value, headers = letter.write(record, reason, error)
+            place: dict[str, Any] = {"key": key, "partition": record.partition, "headers": headers}
             sent.append(await self._producer.send(self._dead_letters, value, **place))
         await asyncio.gather(*sent)
         (_, _, record), reason, error = refused[0]
