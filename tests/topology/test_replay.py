@@ -1,16 +1,23 @@
 """`tickloom replay` and `compare` on real servers: the same rules give the same, other rules what the driver says."""
 
+import signal
+import subprocess
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from connectors.runtime.log import LogReader
 from deploy.local import Stack
 from schemas import topics
 from schemas.codec import Codec
 from schemas.instrument import load
+from schemas.record import Clock
 from schemas.topics import Topic
+from tests.market import HOUR, moment
+from tests.stages.test_recorded_days import recorded as recorded_ticks
 from tests.topology.processes import expected
 from tests.topology.replaying import Base, tighter
 from tests.topology.test_worker import market
@@ -93,3 +100,67 @@ def test_another_rule_gives_exactly_the_differences_that_the_driver_says(base: B
     first = [each for each in found["first"] if each["what"] == "newly refused" and each["topic"] == topics.TICK.name]
     assert first[0]["live"]["bid"]
     assert first[0]["replay"] is None
+
+
+def test_a_replay_interrupted_then_killed_goes_on_and_gives_the_same(base: Base) -> None:
+    arguments = ("--run", "interrupted", "--rate", 2500)
+    for number, seconds in ((signal.SIGINT, 0.3), (signal.SIGKILL, 0.9)):
+        process = base.start(*arguments)
+        wait_for_copies(base, "replay-interrupted", process)
+        signal.sigtimedwait([], seconds)  # somewhere in the middle, not a wait for anything
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=90)
+        assert process.returncode == (130 if number is signal.SIGINT else -signal.SIGKILL), output
+        code, output = base.replay("compare", "interrupted")
+        assert (code, "is not finished" in output) == (2, True), output
+    code, output = base.replay("--run", "interrupted")
+    assert code == 0, output
+    assert base.compare("interrupted")[0] == 0
+    code, output = base.replay("--run", "interrupted", "--symbols", "EURUSD")
+    assert (code, "was begun with another range, symbols or rules" in output) == (1, True)
+
+
+def wait_for_copies(base: Base, run: str, process: "subprocess.Popen[str]") -> None:
+    """Wait until there are more copies than before."""
+    name = topics.named(topics.RAW.name, run)
+    deadline = time.monotonic() + 60
+    with LogReader(base.stack.broker) as log:
+        before = sum(end for _, end in log.bounds(name).values())
+        while sum(end for _, end in log.bounds(name).values()) <= before:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_from_the_middle_with_some_symbols_only_what_is_asked_for_is_compared(base: Base) -> None:
+    """With no warm-up the stages know nothing of before; with enough of it there is no difference."""
+    with LogReader(base.stack.broker) as log:
+        ends = {number: end for number, (_, end) in log.bounds(topics.named(topics.RAW.name, base.run)).items()}
+    middle = max(ends.values()) // 2
+    asked = ("--from", middle, "--to", middle + 300, "--symbols", "EURUSD,USDJPY")
+    code, output = base.replay("--run", "warm", *asked)
+    assert code == 0, output
+    code, found = base.compare("warm")
+    assert {each["symbol"] for each in found["topics"]} == {"EURUSD", "USDJPY"}
+    assert (code, found["first"]) == (0, [])
+    assert {each["end"] - each["start"] for each in found["stretches"] if each["end"] < ends[each["partition"]]} == {
+        300
+    }
+    code, output = base.replay("--run", "cold", *asked, "--warm-up", 0)
+    assert code == 0, output
+    assert base.compare("cold")[0] == 1
+
+
+def test_recorded_ticks_give_no_difference(stack: Stack, recorded: Path, run_name: str, tmp_path: Path) -> None:
+    """Two brokers' hours as an import wrote them, with other partitions, workers and batches."""
+    start = moment("2014-05-01T12:00:00")
+    ticks = [piped.record for piped in recorded_ticks("EURUSD", start, start + HOUR // 2)]
+    base = Base(stack, run_name, tmp_path, [tick for tick in ticks if not isinstance(tick, Clock)])
+    settings = {"TICKLOOM_COMMIT_SECONDS": "0.6", "TICKLOOM_DELIVERY": "at_least_once"}
+    code, output = base.replay("--run", run_name, "--times", 3, "--workers", 2, **settings)
+    assert code == 0, output
+    code, found = base.compare(run_name)
+    assert (code, found["differences"]) == (0, 0), found["first"]
+    equal = {each["topic"]: each["equal"] for each in found["topics"]}
+    assert equal[topics.TICK.name] > 1000
+    assert equal[topics.CANDLE.name] > 50
