@@ -21,6 +21,7 @@ class Program:
         self.log = log
         self.held = False
         self.wanted = True  # False: it was told to end
+        self._begun = log.stat().st_size if log.exists() else 0
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, *arguments],
@@ -58,6 +59,10 @@ class Program:
         """SIGTERM."""
         self.wanted = False
         self._process.terminate()
+
+    def is_ready(self) -> bool:
+        """Whether it has come so far that it handles signals: before that, SIGTERM just ends it."""
+        return "[^Worker]: Starting" in self.log.read_bytes()[self._begun :].decode(errors="replace")
 
     def tail(self, lines: int = 30) -> str:
         """The end of its log."""

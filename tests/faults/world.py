@@ -5,6 +5,7 @@ as a service manager would do it, and counted.
 """
 
 import random
+import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -193,7 +194,7 @@ class World:
             if program.code is None:
                 self.errors.append(f"{program.name} did not end within {KILL_AFTER_S} s of SIGTERM")
                 program.kill()
-            elif program.code:
+            elif program.code and (program.code != -signal.SIGTERM or program.is_ready()):
                 self.errors.append(f"{program.name} ended with code {program.code} at SIGTERM:\n{program.tail(5)}")
             elif took > STOP_LIMIT_S:
                 self.errors.append(f"{program.name} took {took:.1f} s to end after SIGTERM")
