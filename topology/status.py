@@ -2,7 +2,7 @@
 
 Rule: nothing here needs a worker, a sink or even both servers to run; what is away is said in the answer.
 Reads the end of market.raw, market.source.status and market.data.gap (compacted, so their newest values per
-key are the present), the consumer groups, and the database. Writes nothing.
+key are the present), market.dead_letter, the consumer groups, and the database. Writes nothing.
 """
 
 import time
@@ -21,6 +21,7 @@ from schemas.record import Gap, Status, asdict
 from schemas.topics import DEAD_LETTER, GAP, RAW, STATUS, named
 from topology import admin
 from topology.config import Settings, without_password
+from topology.dead_letters.topic import open_reasons
 from topology.storage import database
 
 READ_S: Final = 20.0  # a compacted topic that takes longer to read is reported as far as it was read
@@ -71,7 +72,7 @@ class Overview(msgspec.Struct, frozen=True):
     groups: list[admin.Group] = []
     sources: list[Status] = []
     rejections: dict[str, int] = {}
-    dead_letters: int = 0
+    dead_letters: dict[str, int] = {}  # by reason, without those that were sent back
     open_gaps: list[Gap] = []
     unreadable: int = 0  # records in the topics above that could not be decoded
     database: Database = Database("")
@@ -94,11 +95,13 @@ def gather(settings: Settings, codec: Codec) -> Overview:
 
 def _kafka(settings: Settings, client: Any, codec: Codec, found: Database) -> Overview:
     run = settings.run
-    problems = [f"{report.topic}: {line}" for report in admin.inspect(client, run) for line in report.problems]
+    reports = admin.inspect(client, run)
+    problems = [f"{report.topic}: {line}" for report in reports for line in report.problems]
     groups = admin.groups(client, run)
-    raw, status, gap, dead = (named(topic.name, run) for topic in (RAW, STATUS, GAP, DEAD_LETTER))
-    starts = admin.offsets(client, (raw, status, gap, dead), admin.EARLIEST)
-    ends = admin.offsets(client, (raw, status, gap, dead), admin.LATEST)
+    raw, status, gap = (named(topic.name, run) for topic in (RAW, STATUS, GAP))
+    starts = admin.offsets(client, (raw, status, gap), admin.EARLIEST)
+    ends = admin.offsets(client, (raw, status, gap), admin.LATEST)
+    is_there = any(report.found and report.topic == named(DEAD_LETTER.name, run) for report in reports)
     reader = Reader(settings.broker, codec)
     try:
         times = reader.newest_times(raw, starts.get(raw, {}), ends.get(raw, {}))
@@ -120,7 +123,7 @@ def _kafka(settings: Settings, client: Any, codec: Codec, found: Database) -> Ov
         groups=groups,
         sources=sorted(sources, key=lambda source: (source.symbol, source.source)),
         rejections=dict(rejections.most_common()),
-        dead_letters=sum(end - starts[dead][number] for number, end in ends.get(dead, {}).items()),
+        dead_letters=open_reasons(settings, READ_S) if is_there else {},
         open_gaps=sorted((each for each in gaps if each.status == "open"), key=lambda each: each.start),
         unreadable=reader.unreadable,
         database=found,

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from schemas.flags import REASONS
+from schemas.flags import DEAD_LETTER_REASONS, REASONS
 from schemas.record import Status
 from topology.admin import create_command
 from topology.status import Database, Overview
@@ -135,12 +135,12 @@ def _source(table: Table, each: Status, latest: int) -> None:
 
 
 def _rejections(overview: Overview, console: Console) -> None:
-    table = _table("Refused", "reason", ">ticks", "meaning")
+    table = _table("Refused", "reason", ">records", "meaning")
     for reason, count in overview.rejections.items():
         table.add_row(reason, f"{count:,}", REASONS.get(reason, ""))
-    if overview.dead_letters:
-        meaning = "records in market.dead_letter, each with its reason in the headers"
-        table.add_row("dead letters", f"{overview.dead_letters:,}", meaning)
+    for reason, count in overview.dead_letters.items():
+        meaning = f"{DEAD_LETTER_REASONS.get(reason, 'not one of ours')}: `tickloom dead-letter list`"
+        table.add_row(f"dead letter {reason}", f"{count:,}", meaning)
     if overview.unreadable:
         table.add_row("unreadable here", f"{overview.unreadable:,}", "records that this version cannot decode")
     if table.row_count:

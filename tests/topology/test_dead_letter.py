@@ -503,6 +503,19 @@ def test_purge_leaves_what_the_sink_has_still_to_take(
 
 
 @pytest.mark.integration
+def test_status_counts_those_that_are_open(settings: config.Settings, environment: dict[str, str]) -> None:
+    def status(*arguments: str) -> str:
+        return str(CliRunner().invoke(cli.main, ["status", *arguments], env=environment).output)
+
+    write(settings, of_raw(settings, b"1"), of_raw(settings, b"2", flags.UNKNOWN_SYMBOL), of_raw(settings, b"3"))
+    assert json.loads(status("--json"))["dead_letters"] == {"FAILED": 2, "UNKNOWN_SYMBOL": 1}
+    topic.retry(settings, lambda each: each.id == "0:0", limit=3)
+    assert json.loads(status("--json"))["dead_letters"] == {"FAILED": 1, "UNKNOWN_SYMBOL": 1}
+    assert "dead letter UNKNOWN_SYMBOL  " in status()
+    assert "tickloom dead-letter list" in status()
+
+
+@pytest.mark.integration
 def test_a_topic_that_is_not_there_is_one_line(environment: dict[str, str]) -> None:
     result = CliRunner().invoke(cli.main, ["dead-letter", "list"], env=environment, prog_name="tickloom")
     assert result.exit_code == 1

@@ -2,7 +2,7 @@
 
 import base64
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -157,11 +157,6 @@ def cuts_text(console: Console, cuts: Sequence[Cut]) -> None:
             "topic's retention, or once those before them are sent back or purged.",
             highlight=False,
         )
-
-
-def counts(box: Box) -> Mapping[str, int]:
-    """Open letters by reason."""
-    return reasons(box.open)
 
 
 def _place(letter: Letter) -> str:

@@ -5,6 +5,8 @@ transaction, by a producer that fences whoever did the same before and was not f
 to its very end. So a letter goes back once, whoever is killed in between, or asks twice, or at the same time.
 """
 
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
@@ -63,16 +65,10 @@ class Cut(NamedTuple):
 
 def read(settings: Settings) -> Box:
     """Read the whole topic. Raises BrokerError, KafkaException."""
-    topic = named(DEAD_LETTER.name, settings.run)
-    client = admin.connect(settings.broker)
-    starts = admin.offsets(client, [topic], admin.EARLIEST).get(topic)
-    # Of all records: up to what is committed, a receipt could be hidden behind another's open transaction.
-    ends = admin.offsets(client, [topic], admin.LATEST).get(topic)
-    if starts is None or ends is None:
-        raise BrokerError(f"{topic} does not exist at {settings.broker}: {admin.create_command(settings.run)}")
-    box = Box([], {}, [], ends)
     with LogReader(settings.broker) as log:
-        for message in log.read(topic, starts, ends):
+        starts, ends = _bounds(settings)
+        box = Box([], {}, [], ends)
+        for message in log.read(named(DEAD_LETTER.name, settings.run), starts, ends):
             headers: Any = message.headers() or []
             place = message.partition() or 0, message.offset() or 0
             retried = form.retried(headers)
@@ -85,6 +81,39 @@ def read(settings: Settings) -> Box:
                 box.deliveries.append(place)
     box.letters.sort(key=lambda each: each.place)
     return box
+
+
+def open_reasons(settings: Settings, seconds: float) -> dict[str, int]:
+    """How many letters are open, by reason; of a topic that takes longer to read, as far as it was read.
+
+    Raises BrokerError, KafkaException.
+    """
+    limit = time.monotonic() + seconds
+    found: dict[Place, str] = {}
+    with LogReader(settings.broker) as log:
+        starts, ends = _bounds(settings)
+        for message in log.read(named(DEAD_LETTER.name, settings.run), starts, ends):
+            headers: Any = message.headers() or []
+            number, retried = message.partition() or 0, form.retried(headers)
+            if retried is not None:
+                found.pop((number, retried), None)
+                continue
+            reason = next((value for name, value in headers if name == "reason"), None) or b"none"
+            found[number, message.offset() or 0] = reason.decode(errors="replace")
+            if time.monotonic() > limit:
+                break
+    return dict(Counter(found.values()).most_common())
+
+
+def _bounds(settings: Settings) -> tuple[dict[int, int], dict[int, int]]:
+    topic = named(DEAD_LETTER.name, settings.run)
+    client = admin.connect(settings.broker)
+    starts = admin.offsets(client, [topic], admin.EARLIEST).get(topic)
+    # Of all records: up to what is committed, a receipt could be hidden behind another's open transaction.
+    ends = admin.offsets(client, [topic], admin.LATEST).get(topic)
+    if starts is None or ends is None:
+        raise BrokerError(f"{topic} does not exist at {settings.broker}: {admin.create_command(settings.run)}")
+    return starts, ends
 
 
 def retry(settings: Settings, wanted: Wanted, *, limit: int, dry_run: bool = False) -> Sent:
