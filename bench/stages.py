@@ -23,6 +23,7 @@ from bench import market
 from bench.kafka import Fetched
 from bench.machine import ROOT
 from bench.market import Market
+from bench.scaling import points, table
 from schemas import instrument, topics
 from schemas.codec import Codec
 from topology.stages.partition import Partition
@@ -38,19 +39,23 @@ Parts = dict[str, float]
 
 @click.command()
 @click.option("--ticks", default=100_000, show_default=True, help="How many go through.")
+@click.option("--scaling", is_flag=True, help="Instead: this tree, by symbols and sources; with state and memory.")
 @click.option("--here", is_flag=True, hidden=True, help="Measure this tree as it is; one line of JSON.")
-def main(ticks: int, here: bool) -> None:
+def main(ticks: int, scaling: bool, here: bool) -> None:
     """Microseconds per tick of decode, stages and encode, without Kafka: plain Python and compiled."""
     if here:
         print(json.dumps(measure(ticks)))
         return
+    if scaling:
+        Console().print(table(points()))
+        return
     with tempfile.TemporaryDirectory(prefix="tickloom-stages-") as scratch:
         plain = _in_copy(Path(scratch, "plain"), ticks)
         compiled = _in_copy(Path(scratch, "compiled"), ticks, compile_it=True)
-    table = Table("us per tick, CPU time, best of 3", "plain", "compiled", box=None, pad_edge=False)
+    shown = Table("us per tick, CPU time, best of 3", "plain", "compiled", box=None, pad_edge=False)
     for part in plain:
-        table.add_row(part, f"{plain[part]:,.2f}", f"{compiled[part]:,.2f}" if compiled else "not compiled")
-    Console().print(table)
+        shown.add_row(part, f"{plain[part]:,.2f}", f"{compiled[part]:,.2f}" if compiled else "not compiled")
+    Console().print(shown)
 
 
 def measure(ticks: int) -> Parts:

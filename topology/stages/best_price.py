@@ -12,6 +12,7 @@ from mypy_extensions import i64, mypyc_attr
 
 from schemas.instrument import Instrument
 from schemas.record import Best, astuple
+from topology.stages.liveness import Liveness
 from topology.stages.validity import apart
 
 READMIT: Final = 3  # good quotes in a row
@@ -24,8 +25,9 @@ ASK: Final = 2
 class Leg:
     """The current quote of one source, and its standing. Lower priority is better."""
 
-    def __init__(self, name: str, priority: int, weight: int) -> None:
+    def __init__(self, name: str, priority: int, weight: int, life: Liveness) -> None:
         self.name = name
+        self.life = life
         self.priority: i64 = priority
         self.weight: i64 = weight
         self.bid: i64 = 0
@@ -93,12 +95,19 @@ def quote(leg: Leg, event: i64, bid: i64, ask: i64, bid_size: i64, ask_size: i64
     leg.clean = leg.is_new = clean
 
 
-def place(legs: list[Leg], leg: Leg, side: i64) -> None:
-    """Put a leg among legs that are sorted by MID, BID or ASK."""
-    at: i64 = len(legs)  # an insertion sort: there are few, and a key function costs more than all of it
-    while at > 0 and _comes_before(leg, legs[at - 1], side):
-        at -= 1
-    legs.insert(at, leg)
+def sort(legs: list[Leg], side: i64) -> None:
+    """Sort by MID, BID or ASK: by insertion, as one leg has moved since the last time, if any."""
+    n: i64 = len(legs)
+    i: i64 = 1
+    while i < n:
+        leg = legs[i]
+        at = i
+        while at > 0 and _comes_before(leg, legs[at - 1], side):
+            legs[at] = legs[at - 1]
+            at -= 1
+        if at < i:
+            legs[at] = leg
+        i += 1
 
 
 def choose(state: BestPrice, legs: list[Leg], now: i64, event: i64) -> Best | None:
@@ -194,9 +203,8 @@ def _weighted_median(legs: list[Leg]) -> Leg:
 
 
 def _median_by(legs: list[Leg], side: i64) -> Leg:
-    ordered: list[Leg] = []
-    for leg in legs:
-        place(ordered, leg, side)
+    ordered = legs.copy()
+    sort(ordered, side)
     return _weighted_median(ordered)
 
 

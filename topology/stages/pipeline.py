@@ -51,7 +51,7 @@ class Feed:
         self.dedup = Dedup()
         self.spike = Spike(rules)
         self.life = Liveness(instrument.symbol, name, rules)
-        self.leg = Leg(name, source.priority, source.weight)
+        self.leg = Leg(name, source.priority, source.weight, self.life)
         self.candles = Candles(instrument.symbol, name, rules, self.life)
         self.open = True
         self.session_at: i64 = NEVER  # when the session next opens or closes
@@ -110,6 +110,7 @@ class Symbol:
         self.bounds = Bounds(instrument)
         self.feeds: list[Feed] = []  # by name
         self.by_name: dict[str, Feed] = {}
+        self.legs: list[Leg] = []  # of the feeds, by mid
         self.best = BestPrice(instrument)
         self.composite = Candles(instrument.symbol, "best", instrument.rules, None)
         self.now: i64 = 0
@@ -235,6 +236,7 @@ class Symbol:
         self.by_name[name] = feed
         self.feeds.append(feed)
         self.feeds.sort(key=_name)
+        self.legs.append(feed.leg)
         return feed
 
     def _end(self, feed: Feed, offset: i64) -> None:
@@ -398,14 +400,14 @@ class Symbol:
 
     def _choose(self, now: i64, offset: i64) -> None:
         legs: list[Leg] = []
-        for feed in self.feeds:
-            leg = feed.leg
-            if leg.clean and not leg.suspect and feed.life.status == liveness.LIVE:
-                best_price.place(legs, leg, best_price.MID)
+        best_price.sort(self.legs, best_price.MID)
+        for leg in self.legs:
+            if leg.clean and not leg.suspect and leg.life.status == liveness.LIVE:
+                legs.append(leg)
         best = best_price.choose(self.best, legs, now, self.trigger)
         self.stale_best = False
-        for feed in self.feeds:
-            feed.leg.is_new = False
+        for leg in self.legs:
+            leg.is_new = False
         if best is None:
             return
         self.out.append(Made(best, offset))

@@ -194,7 +194,9 @@ def inside(state: Spike, x: i64) -> bool:
 
 def must_reseed(state: Spike, recv: i64) -> bool:
     """Whether the past no longer says anything about now."""
-    return bool(state.mids.ring or state.held) and (state.reseed or recv - state.last_recv > RESEED_NS)
+    if not state.reseed and recv - state.last_recv <= RESEED_NS:
+        return False
+    return len(state.mids.ring) > 0 or bool(state.held)
 
 
 def is_third_level(state: Spike, x: i64) -> bool:

@@ -1,0 +1,130 @@
+"""How the core's cost grows with symbols and sources: `python -m bench.stages --scaling`. No Kafka.
+
+Each point runs in a process of its own. Every source of every symbol ticks once a second in turn, so that a tick
+stands for the same passing of time at every point, and its windows are full before anything is measured.
+"""
+
+import gc
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+from rich.table import Table
+
+from bench import market
+from bench.kafka import Fetched
+from bench.machine import ROOT
+from schemas import topics
+from schemas.codec import Codec
+from schemas.instrument import Instrument
+from schemas.record import Quote
+from topology.task import Task
+
+SECOND: Final = 1_000_000_000
+SYMBOLS: Final = (10, 100, 1_000, 10_000)  # with four sources each
+SOURCES: Final = (1, 4, 16)  # of a hundred symbols
+TICKS: Final = 200_000  # about as many are measured
+FULL: Final = 17 * 60  # seconds after which no window and no list of minutes grows any more
+
+
+class Point(msgspec.Struct, frozen=True):
+    """One row of the table."""
+
+    symbols: int
+    sources: int
+    us_per_tick: float  # CPU: decode, stages, encode
+    outputs_per_tick: float
+    save_us: float  # of one symbol's state
+    state_bytes: float  # of one source of one symbol, as it goes to the changelog
+    memory_bytes: float  # of one source of one symbol, in the worker
+
+
+def points() -> list[Point]:
+    """All points, one after the other."""
+    asked = [(symbols, 4) for symbols in SYMBOLS] + [(100, sources) for sources in SOURCES if sources != 4]
+    found = []
+    for symbols, sources in asked:
+        command = [sys.executable, "-m", "bench.scaling", str(symbols), str(sources)]
+        found.append(msgspec.json.decode(subprocess.check_output(command, cwd=ROOT), type=Point))
+    return found
+
+
+def table(rows: list[Point]) -> Table:
+    """The points for people."""
+    shown = Table(box=None, pad_edge=False)
+    for name in ("symbols", "sources", "us/tick", "outputs/tick", "save us/symbol", "state B/pair", "memory B/pair"):
+        shown.add_column(name, justify="right")
+    for each in rows:
+        numbers = (each.save_us, each.state_bytes, each.memory_bytes)
+        rates = f"{each.us_per_tick:.2f}", f"{each.outputs_per_tick:.2f}"
+        shown.add_row(f"{each.symbols:,}", str(each.sources), *rates, *(f"{number:,.0f}" for number in numbers))
+    return shown
+
+
+def point(symbols: int, sources: int) -> Point:
+    """Measure one point, in this process."""
+    names = [market.symbol(number) for number in range(symbols)]
+    task = Task(0, {name: Instrument(name, "fx", 5, "always") for name in names}, Codec())
+    pairs = symbols * sources
+    turns = max(20, TICKS // pairs)  # seconds
+    gc.collect()
+    before = _resident()
+    # Slowly at first, so that all minutes are there, then a tick a second.
+    for batch in _batches(names, sources, 60, FULL / 60, market.START):
+        task.process(batch)
+        task.take()
+    gc.collect()
+    memory = _resident() - before
+    spent, outputs = 0.0, 0
+    for batch in _batches(names, sources, turns, 1.0, market.START + FULL * SECOND):
+        begun = time.process_time()
+        task.process(batch)
+        spent += time.process_time() - begun
+        outputs += sum(map(len, task.take()))
+    ticks = pairs * turns
+    begun = time.process_time()
+    state = task.save()
+    saving = time.process_time() - begun
+    size = sum(len(value) for _, value in state)
+    return Point(
+        symbols, sources, spent / ticks * 1e6, outputs / ticks, saving / symbols * 1e6, size / pairs, memory / pairs
+    )
+
+
+def _batches(
+    names: list[str], sources: int, turns: int, every_s: float, start: int, at_once: int = 1_000
+) -> Iterator[list[Fetched]]:
+    rng, codec = random.Random(7), Codec()
+    pairs = [(name, f"source{number:02d}") for name in names for number in range(sources)]
+    mids = dict.fromkeys(names, 110_000)
+    step = int(every_s * SECOND / len(pairs))
+    batch: list[Fetched] = []
+    now, offset = start, start // SECOND * 1_000_000
+    for _ in range(turns):
+        rng.shuffle(pairs)
+        for name, source in pairs:
+            now, offset = now + step, offset + 1
+            mids[name] += rng.randrange(-2, 3)
+            bid = mids[name] - rng.randrange(3, 6)
+            sizes = rng.randrange(1, 100) * 10_000, rng.randrange(1, 100) * 10_000
+            quote = Quote(name, source, now - 3_000_000, now, bid, bid + 8, *sizes, "", offset)
+            batch.append(Fetched(topics.RAW.name, 0, offset, now // 1_000_000, name.encode(), codec.encode(quote)))
+            if len(batch) == at_once:
+                yield batch
+                batch = []
+    if batch:
+        yield batch
+
+
+def _resident() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+
+if __name__ == "__main__":
+    print(json.dumps(msgspec.to_builtins(point(int(sys.argv[1]), int(sys.argv[2])))))
