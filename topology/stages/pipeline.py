@@ -399,11 +399,8 @@ class Symbol:
         self.stale_best = True
 
     def _choose(self, now: i64, offset: i64) -> None:
-        legs: list[Leg] = []
         best_price.sort(self.legs, best_price.MID)
-        for leg in self.legs:
-            if leg.clean and not leg.suspect and leg.life.status == liveness.LIVE:
-                legs.append(leg)
+        legs = [leg for leg in self.legs if leg.clean and not leg.suspect and leg.life.status == liveness.LIVE]
         best = best_price.choose(self.best, legs, now, self.trigger)
         self.stale_best = False
         for leg in self.legs:
