@@ -49,6 +49,10 @@ class Proxy:
     async def _end(self) -> None:
         for server in self._servers:
             server.close()
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
 
     async def _cut(self, port: int) -> int:
         found = list(self._open[port])
@@ -65,20 +69,32 @@ class Proxy:
                 return
             pair = {writer, onward}
             self._open[port] |= pair
+            ways = ((reader, onward), (upstream, writer))
+            tasks = [asyncio.create_task(work) for way in ways for work in self._pass(port, *way)]
             try:
-                await asyncio.gather(self._pass(port, reader, onward), self._pass(port, upstream, writer))
-            except OSError:
-                pass  # cut, or ended by one of the two: the other learns of it below
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)  # cut, or one of the two has ended
             finally:
                 self._open[port] -= pair
+                for task in tasks:
+                    task.cancel()
                 for each in pair:
                     each.transport.abort()
+                await asyncio.gather(*tasks, return_exceptions=True)
 
         return connected
 
-    async def _pass(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Forward one direction, everything later by the delay of the moment at which it came."""
+    def _pass(
+        self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> list[Coroutine[Any, Any, None]]:
+        """Forward one direction: everything later by the delay of the moment at which it came."""
         waiting: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(WAITING)
+
+        async def receive() -> None:
+            chunk = b"-"
+            while chunk:
+                chunk = await reader.read(CHUNK)
+                await waiting.put((self._loop.time() + self._delays[port], chunk))
+            await self._loop.create_future()  # the last is still under way: sending it ends both
 
         async def send() -> None:
             while True:
@@ -86,18 +102,8 @@ class Proxy:
                 if (left := due - self._loop.time()) > 0:
                     await asyncio.sleep(left)
                 if not chunk:
-                    raise ConnectionResetError
+                    return
                 writer.write(chunk)
                 await writer.drain()
 
-        sending = asyncio.create_task(send())
-        try:
-            while chunk := await reader.read(CHUNK):
-                await waiting.put((self._loop.time() + self._delays[port], chunk))
-                if sending.done():
-                    break
-            await waiting.put((self._loop.time(), b""))
-            await sending
-        finally:
-            sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
+        return [receive(), send()]

@@ -1,8 +1,12 @@
 """The short form of the fault suite, and tests of what it compares with."""
 
 import ast
+import contextlib
 import random
 import shutil
+import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +19,7 @@ from tests.faults import compare, feed, suite
 from tests.faults.breakages import BREAKAGES, Breakage, BreakageError, Edit
 from tests.faults.compare import Compared, Item, Record
 from tests.faults.programs import ROOT
+from tests.faults.proxy import Proxy
 from tests.faults.scenarios import SCENARIOS, Scenario
 from tests.faults.servers import Servers
 from tests.faults.soak import Sample, growing, plot
@@ -214,3 +219,41 @@ def test_a_breakage_whose_code_is_gone_is_an_error(tmp_path: Path) -> None:
     for text in ("y = 1", "x = 1"):
         with pytest.raises(BreakageError, match="not once"):
             Breakage("it", "why", (Edit("code.py", text, ""),), "kill").apply(tmp_path)
+
+
+# The proxy.
+
+
+def test_the_proxy_forwards_delays_and_cuts() -> None:
+    """Against a server that sends back what it gets."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as probe:
+        listen = probe.getsockname()[1]
+        probe.close()
+        threading.Thread(target=_echo, args=[server], daemon=True).start()
+        proxy = Proxy({listen: server.getsockname()[1]})
+        client = socket.create_connection(("127.0.0.1", listen), timeout=10)
+        payload = random.Random(1).randbytes(300_000)
+        threading.Thread(target=client.sendall, args=[payload], daemon=True).start()
+        assert b"".join(_receive(client, len(payload))) == payload
+        proxy.delay(listen, 0.2)
+        began = time.monotonic()
+        client.sendall(b"x")
+        assert list(_receive(client, 1)) == [b"x"]
+        assert time.monotonic() - began >= 0.4
+        assert proxy.cut(listen) == 1
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(1) == b""
+        proxy.close()
+
+
+def _echo(server: socket.socket) -> None:
+    connection, _ = server.accept()
+    while data := connection.recv(1 << 16):
+        connection.sendall(data)
+
+
+def _receive(client: socket.socket, size: int) -> Iterator[bytes]:
+    while size:
+        data = client.recv(size)
+        size -= len(data)
+        yield data
