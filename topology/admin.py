@@ -29,6 +29,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it does not
     ResourceType,
 )
 
+from connectors.runtime.cluster import Cluster, address, client
 from schemas.instrument import ConfigError
 from schemas.topics import BEST, CANDLE, DEAD_LETTER, GAP, PARTITIONS, RAW, STATUS, TICK, TOPICS, named
 
@@ -154,12 +155,19 @@ def plans(run: str) -> list[Plan]:
     return rows
 
 
-def connect(broker: str) -> AdminClient:
+class Client(AdminClient):
+    """Kafka's admin client, which remembers how it reaches the cluster, for consumers that ask what it can't."""
+
+    def __init__(self, cluster: Cluster, more: dict[str, Any]) -> None:
+        super().__init__(client(cluster) | more)
+        self.cluster = cluster
+
+
+def connect(cluster: Cluster) -> Client:
     """Make a client that has reached the broker. Raises BrokerError within ANSWER_S where it is away."""
     said: list[KafkaError] = []
-    settings: dict[str, Any] = {"bootstrap.servers": broker, "error_cb": said.append}
-    settings["log_level"] = 0  # it would print a line for each of its attempts; we say one, below
-    admin = AdminClient(settings)
+    # It would print a line for each of its attempts; we say one, below.
+    admin = Client(cluster, {"error_cb": said.append, "log_level": 0})
     limit = time.monotonic() + ANSWER_S
     while True:
         try:
@@ -167,9 +175,11 @@ def connect(broker: str) -> AdminClient:
             return admin
         except KafkaException as error:
             admin.poll(0)  # delivers to error_cb why
+            if any(each.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL) for each in said):
+                raise BrokerError(_shut(cluster, said)) from error
             refused = any(each.code() == KafkaError._ALL_BROKERS_DOWN for each in said)
             if time.monotonic() > (limit - ANSWER_S / 2 if refused else limit):
-                raise BrokerError(_away(broker, said or [error.args[0]])) from error
+                raise BrokerError(_away(address(cluster), said or [error.args[0]])) from error
 
 
 def _away(broker: str, said: list[KafkaError]) -> str:
@@ -181,12 +191,21 @@ def _away(broker: str, said: list[KafkaError]) -> str:
     )
 
 
-def check_topics(broker: str, run: str) -> list[str]:
+def _shut(cluster: Cluster, said: list[KafkaError]) -> str:
+    """Kafka is there, but not for us."""
+    found = next(each for each in said if each.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL))
+    reason = found.str().split("/bootstrap: ")[-1].split(" (after")[0]
+    user = client(cluster).get("sasl.username")
+    who = f"user {user!r}: TICKLOOM_KAFKA_USERNAME, _PASSWORD and _SASL_MECHANISM" if user else "us: TICKLOOM_KAFKA_…"
+    return f"Kafka at {address(cluster)} does not let in {who} must be as the cluster has them ({reason})"
+
+
+def check_topics(cluster: Cluster, run: str) -> list[str]:
     """Say what is wrong with the topics of a run, one line each with the command that fixes it.
 
     Empty: nothing is wrong. Raises BrokerError.
     """
-    return [f"{report.topic}: {line}" for report in inspect(connect(broker), run) for line in report.problems]
+    return [f"{report.topic}: {line}" for report in inspect(connect(cluster), run) for line in report.problems]
 
 
 def inspect(admin: AdminClient, run: str) -> list[Report]:
@@ -200,7 +219,7 @@ def inspect(admin: AdminClient, run: str) -> list[Report]:
 
 
 def create_topics(
-    broker: str,
+    cluster: Cluster,
     run: str,
     *,
     partitions: int | None = None,
@@ -211,7 +230,7 @@ def create_topics(
 
     ``recreate`` names topics to delete with all their records and make anew. Raises ConfigError, BrokerError.
     """
-    admin = connect(broker)
+    admin = connect(cluster)
     rows = {plan.name: plan for plan in plans(run)}
     done = [_delete(admin, name) for name in _full_names(recreate, run, set(rows))]
     found = _find(admin, list(rows))
@@ -231,7 +250,7 @@ def create_topics(
     return done
 
 
-def groups(admin: AdminClient, run: str) -> list[Group]:
+def groups(admin: Client, run: str) -> list[Group]:
     """The groups of the workers and of the sink with their lag."""
     outputs = [named(topic.name, run) for topic in SUNK]
     result = []
@@ -257,14 +276,14 @@ def _offsets(admin: AdminClient, wanted: list[TopicPartition], spec: OffsetSpec)
     return result
 
 
-def delete_run(broker: str, run: str) -> list[str]:
+def delete_run(cluster: Cluster, run: str) -> list[str]:
     """Remove the topics and consumer groups of a named run, never of the live one; return what was removed.
 
     Raises ConfigError for the live run and where its processes still run, BrokerError.
     """
     if not run:
         raise ConfigError("the live run is not removed: name one (TICKLOOM_RUN)")
-    admin = connect(broker)
+    admin = connect(cluster)
     names = [app_id(run), sink_id(run)]
     present = {group.group_id for group in admin.list_consumer_groups().result().valid}
     busy = [name for name in names if (group := _describe(admin, name)) and group.members]
@@ -434,7 +453,7 @@ def _patiently(ask: Callable[[], T]) -> T:
             time.sleep(0.1)
 
 
-def committed(admin: AdminClient, group: str, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+def committed(admin: Client, group: str, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
     """The offsets that a group has committed; without those of partitions where it has committed nothing.
 
     A consumer asks: the admin client's own request crashes the process while a group has no coordinator
@@ -443,8 +462,7 @@ def committed(admin: AdminClient, group: str, partitions: Iterable[tuple[str, in
     wanted = [TopicPartition(topic, number) for topic, number in partitions]
     if not wanted:
         return {}
-    addresses = ",".join(f"{broker.host}:{broker.port}" for broker in _metadata(admin).brokers.values())
-    consumer = Consumer({"bootstrap.servers": addresses, "group.id": group})
+    consumer = Consumer({**client(admin.cluster), "group.id": group})
     try:
         found = _patiently(lambda: consumer.committed(wanted, timeout=CHANGE_S))
     finally:
@@ -452,7 +470,7 @@ def committed(admin: AdminClient, group: str, partitions: Iterable[tuple[str, in
     return {(at.topic, at.partition): at.offset for at in found if at.offset >= 0}
 
 
-def _lag(admin: AdminClient, group: str, topics: list[str]) -> dict[str, dict[int, int]]:
+def _lag(admin: Client, group: str, topics: list[str]) -> dict[str, dict[int, int]]:
     """Records between what the group has committed and the end; without a commit, all there are.
 
     A short rest is looked into: transactions end with markers, which take offsets and are never committed.
@@ -475,13 +493,12 @@ def _lag(admin: AdminClient, group: str, topics: list[str]) -> dict[str, dict[in
     return lag
 
 
-def _markers_only(admin: AdminClient, since: dict[tuple[str, int], int]) -> list[tuple[str, int]]:
+def _markers_only(admin: Client, since: dict[tuple[str, int], int]) -> list[tuple[str, int]]:
     """Of the partitions those in which a reader of what is committed finds no record from an offset on."""
     if not since:
         return []
-    addresses = ",".join(f"{broker.host}:{broker.port}" for broker in _metadata(admin).brokers.values())
     settings: dict[str, Any] = {
-        "bootstrap.servers": addresses,
+        **client(admin.cluster),
         "group.id": "tickloom-lag",  # demanded by the client; nothing is committed under it
         "enable.auto.commit": False,
         "enable.partition.eof": True,

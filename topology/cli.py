@@ -30,15 +30,18 @@ SECTIONS = {
 
 HELP = """Many brokers' raw ticks in, one clean consolidated tape out.
 
-Connectors write what each broker sends to the Kafka topic market.raw. Workers
-remove duplicates, invalid ticks and spikes, keep a ledger of gaps, and write
-the accepted ticks, the best bid and ask across brokers and one-minute candles
-to topics of their own; a sink writes those into PostgreSQL or TimescaleDB.
+Connectors write to the Kafka topic market.raw. Workers remove duplicates,
+spikes and what is invalid, keep a ledger of gaps, and write accepted ticks,
+best prices and minute candles, which a sink puts into PostgreSQL.
 """
 
 EPILOG = """
 Environment, or the same keys in tickloom.yaml (or where TICKLOOM_CONFIG points):
   TICKLOOM_BROKER       your Kafka, host:port            [default: the local one]
+  TICKLOOM_KAFKA_SECURITY_PROTOCOL  PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL
+  TICKLOOM_KAFKA_SASL_MECHANISM     PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 (default)
+  TICKLOOM_KAFKA_USERNAME, TICKLOOM_KAFKA_PASSWORD or TICKLOOM_KAFKA_PASSWORD_FILE
+  TICKLOOM_KAFKA_CA_FILE, TICKLOOM_KAFKA_CERTIFICATE_FILE, TICKLOOM_KAFKA_KEY_FILE
   TICKLOOM_DATABASE     your postgresql://user@host/name [default: the local one]
   TICKLOOM_RUN          namespace of topics and state [default: the live system]
   TICKLOOM_STATE        directory of the local servers         [default: .local]
@@ -341,7 +344,7 @@ def replay(
     warm_up: float,
     **how: Any,
 ) -> None:
-    """market.raw once more, by other rules or code"""
+    """once more, by other rules"""
     if ctx.invoked_subcommand:
         return
     settings = _settings()
@@ -449,7 +452,7 @@ def topics_create(partitions: int | None, replication_factor: int | None, recrea
 
     settings = _settings(broker=True)
     done = admin.create_topics(
-        settings.broker,
+        settings.kafka,
         settings.run,
         partitions=partitions,
         replication=replication_factor,
@@ -457,7 +460,7 @@ def topics_create(partitions: int | None, replication_factor: int | None, recrea
     )
     for line in done or ["nothing to do: every topic is there and right"]:
         click.echo(line)
-    if wrong := admin.check_topics(settings.broker, settings.run):
+    if wrong := admin.check_topics(settings.kafka, settings.run):
         raise click.ClickException("\n       ".join(wrong))
 
 
@@ -467,7 +470,7 @@ def topics_check() -> None:
     from topology import admin
 
     settings = _settings(broker=True)
-    reports = admin.inspect(admin.connect(settings.broker), settings.run)
+    reports = admin.inspect(admin.connect(settings.kafka), settings.run)
     for report in reports:
         for line in report.problems or ["ok"]:
             click.echo(f"{report.topic}: {line}")
@@ -482,7 +485,7 @@ def topics_list() -> None:
     from topology import admin
 
     settings = _settings(broker=True)
-    client = admin.connect(settings.broker)
+    client = admin.connect(settings.kafka)
     names = [plan.name for plan in admin.plans(settings.run)]
     starts = admin.offsets(client, names, admin.EARLIEST)
     ends = admin.offsets(client, names, admin.LATEST)

@@ -14,11 +14,14 @@ import re
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from schemas.instrument import ConfigError
+
+if TYPE_CHECKING:
+    import ssl
 
 DEFAULT_FILE = Path("tickloom.yaml")
 DEFAULT_WEB_PORT = 6066  # as every Faust user expects
@@ -37,10 +40,31 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data: Path | None = None  # where a worker keeps what it has on disk; None: `data` in the state directory
     instruments: Path | None = None  # a file instead of schemas/instruments.yaml
     schema_registry_url: str = ""
+    kafka_security_protocol: str = "PLAINTEXT"
+    kafka_sasl_mechanism: str = "SCRAM-SHA-512"
+    kafka_username: str = ""
+    kafka_password: str = ""  # not in the config file
+    kafka_password_file: Path | None = None
+    kafka_ca_file: Path | None = None  # PEM; None: what the system trusts
+    kafka_certificate_file: Path | None = None  # our own, and its key, where the cluster asks for them
+    kafka_key_file: Path | None = None
     delivery: str = "exactly_once"  # or at_least_once
     commit_seconds: float = 0.0  # between two commits; 0: as delivery.py says for each of the two
     web_host: str = "127.0.0.1"
     web_port: int = 0  # 0: 6066, or a free port where that is taken
+
+    def __repr__(self) -> str:
+        shown = {
+            field: without_password(value) if field == "database" else "***" if field == "kafka_password" else value
+            for field, value in msgspec.structs.asdict(self).items()
+            if value
+        }
+        return f"Settings({', '.join(f'{field}={value!r}' for field, value in shown.items())})"
+
+    @property
+    def kafka(self) -> dict[str, Any]:
+        """How a client of librdkafka (confluent-kafka) reaches Kafka. Raises ConfigError."""
+        return librdkafka(self)
 
     @property
     def brokers(self) -> list[str]:
@@ -62,7 +86,9 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     """Read the settings. Raises ConfigError with one line that says which one is wrong and what it may be."""
     environ = os.environ if environ is None else environ
     values = _from_file(environ.get(CONFIG, "")) | _from_environment(environ)
-    return Settings(**values)
+    settings = Settings(**values)
+    _check_security(settings)
+    return settings
 
 
 def located(settings: Settings, *, broker: bool = True, database: bool = True) -> Settings:
@@ -84,6 +110,102 @@ def located(settings: Settings, *, broker: bool = True, database: bool = True) -
                 f"(or `tickloom local start`), or set {_variable(name)}"
             )
     return msgspec.structs.replace(settings, **found)
+
+
+def librdkafka(settings: Settings) -> dict[str, Any]:
+    """Where Kafka is and how it lets us in, for confluent-kafka. Raises ConfigError."""
+    found: dict[str, Any] = {"bootstrap.servers": settings.broker}
+    if settings.kafka_security_protocol == "PLAINTEXT":
+        return found
+    found["security.protocol"] = settings.kafka_security_protocol
+    files = {
+        "ssl.ca.location": settings.kafka_ca_file,
+        "ssl.certificate.location": settings.kafka_certificate_file,
+        "ssl.key.location": settings.kafka_key_file,
+    }
+    found |= {name: str(path) for name, path in files.items() if path}
+    if _is_sasl(settings):
+        found["sasl.mechanisms"] = settings.kafka_sasl_mechanism
+        found["sasl.username"] = settings.kafka_username
+        found["sasl.password"] = _password(settings)
+    return found
+
+
+def aiokafka_options(settings: Settings) -> dict[str, Any]:
+    """The same as arguments of aiokafka's clients. Raises ConfigError."""
+    found: dict[str, Any] = {"bootstrap_servers": settings.brokers}
+    if settings.kafka_security_protocol == "PLAINTEXT":
+        return found
+    found["security_protocol"] = settings.kafka_security_protocol
+    found["ssl_context"] = _ssl_context(settings)
+    if _is_sasl(settings):
+        found["sasl_mechanism"] = settings.kafka_sasl_mechanism
+        found["sasl_plain_username"] = settings.kafka_username
+        found["sasl_plain_password"] = _password(settings)
+    return found
+
+
+def faust_credentials(settings: Settings) -> Any:
+    """The same as Faust's `broker_credentials`; None where none are needed. Raises ConfigError."""
+    import faust
+
+    context = _ssl_context(settings)
+    if _is_sasl(settings):
+        return faust.SASLCredentials(
+            username=settings.kafka_username,
+            password=_password(settings),
+            mechanism=settings.kafka_sasl_mechanism,
+            ssl_context=context,
+        )
+    return None if context is None else faust.SSLCredentials(context)
+
+
+def _is_sasl(settings: Settings) -> bool:
+    return settings.kafka_security_protocol.startswith("SASL_")
+
+
+def _ssl_context(settings: Settings) -> "ssl.SSLContext | None":
+    if not settings.kafka_security_protocol.endswith("SSL"):
+        return None
+    import ssl
+
+    try:
+        context = ssl.create_default_context(cafile=settings.kafka_ca_file)
+        if settings.kafka_certificate_file:
+            context.load_cert_chain(settings.kafka_certificate_file, settings.kafka_key_file)
+    except OSError as error:  # ssl.SSLError too
+        raise ConfigError(f"TICKLOOM_KAFKA_CA_FILE, _CERTIFICATE_FILE or _KEY_FILE: {error}") from error
+    return context
+
+
+def _password(settings: Settings) -> str:
+    if settings.kafka_password_file is None:
+        return settings.kafka_password
+    try:
+        return settings.kafka_password_file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"TICKLOOM_KAFKA_PASSWORD_FILE: {error}") from error
+
+
+def _check_security(settings: Settings) -> None:
+    if settings.kafka_password and settings.kafka_password_file:
+        raise ConfigError("TICKLOOM_KAFKA_PASSWORD and TICKLOOM_KAFKA_PASSWORD_FILE are both set: leave one out")
+    if _is_sasl(settings) and not (settings.kafka_username and _password(settings)):
+        raise ConfigError(
+            f"{settings.kafka_security_protocol} needs TICKLOOM_KAFKA_USERNAME and TICKLOOM_KAFKA_PASSWORD or "
+            "TICKLOOM_KAFKA_PASSWORD_FILE"
+        )
+    if settings.kafka_username and not _is_sasl(settings):
+        raise ConfigError(
+            "TICKLOOM_KAFKA_USERNAME is set, but nobody would be told it: set TICKLOOM_KAFKA_SECURITY_PROTOCOL to "
+            "SASL_SSL or SASL_PLAINTEXT"
+        )
+    files = settings.kafka_ca_file or settings.kafka_certificate_file or settings.kafka_key_file
+    if files and not settings.kafka_security_protocol.endswith("SSL"):
+        raise ConfigError(f"{files} would not be used: set TICKLOOM_KAFKA_SECURITY_PROTOCOL to SSL or SASL_SSL")
+    if bool(settings.kafka_certificate_file) != bool(settings.kafka_key_file):
+        raise ConfigError("TICKLOOM_KAFKA_CERTIFICATE_FILE and TICKLOOM_KAFKA_KEY_FILE go together")
+    _ssl_context(settings)
 
 
 def web_port(settings: Settings) -> int:
@@ -151,6 +273,10 @@ def _from_file(named: str) -> dict[str, Any]:
             raise ConfigError(f"{path}: {key} is no setting{_meant(str(key), list(READ))}")
         if value is None:
             continue
+        if key == "kafka_password":
+            raise ConfigError(
+                f"{path}: kafka_password belongs in TICKLOOM_KAFKA_PASSWORD or kafka_password_file"
+            )
         if isinstance(value, dict | list | bool):
             raise ConfigError(f"{path}: {key}: one text or number is expected")
         values[key] = _read(key, f"{path}: {key}", str(value))
@@ -202,6 +328,15 @@ def _delivery(text: str) -> str:
     return text
 
 
+def _one_of(*names: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text.upper() not in names:
+            raise ValueError(f"{text!r} is none of {', '.join(names)}")
+        return text.upper()
+
+    return read
+
+
 def _commit_seconds(text: str) -> float:
     if not re.fullmatch(r"\d+(\.\d+)?", text) or not 0.01 <= float(text) <= 60:
         raise ValueError(f"{text!r} is not a time of 0.01 to 60 seconds")
@@ -214,7 +349,7 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _directory(text: str) -> Path:
+def _path(text: str) -> Path:
     return Path(text).expanduser()
 
 
@@ -222,10 +357,18 @@ READ: dict[str, Callable[[str], Any]] = {
     "broker": _address_list,
     "database": _dsn,
     "run": _run,
-    "state": _directory,
-    "data": _directory,
-    "instruments": _directory,
+    "state": _path,
+    "data": _path,
+    "instruments": _path,
     "schema_registry_url": _url,
+    "kafka_security_protocol": _one_of("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"),
+    "kafka_sasl_mechanism": _one_of("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"),
+    "kafka_username": str,
+    "kafka_password": str,
+    "kafka_password_file": _path,
+    "kafka_ca_file": _path,
+    "kafka_certificate_file": _path,
+    "kafka_key_file": _path,
     "delivery": _delivery,
     "commit_seconds": _commit_seconds,
     "web_host": str,

@@ -69,12 +69,12 @@ class Running:
     def start_processes(self, stack: ExitStack, partitions: int | None = None) -> None:
         """Make topics, start workers and sink: each where it is missing."""
         settings = self.settings
-        made = admin.create_topics(settings.broker, settings.run, partitions=partitions)
+        made = admin.create_topics(settings.kafka, settings.run, partitions=partitions)
         stack.callback(self._end)
         if made:  # nobody can be at work in it yet
             groups = [admin.Group(name, "dead", 0, {}) for name in ("workers", "sink")]
         else:
-            groups = admin.groups(admin.connect(settings.broker), settings.run)
+            groups = admin.groups(admin.connect(settings.kafka), settings.run)
         self._start_missing(groups)
 
     def _start_missing(self, groups: Sequence[admin.Group]) -> None:
@@ -118,7 +118,7 @@ class Running:
 
     def settle(self, progress: Progress) -> None:
         """Wait until the workers have processed everything and the sink has stored what came of it."""
-        client = admin.connect(self.settings.broker)
+        client = admin.connect(self.settings.kafka)
         bars = [progress.add_task(name, total=None, note="") for name in ("worker", "database")]
         most = [0, 0]
         began = time.monotonic()

@@ -294,6 +294,7 @@ def build(settings: Settings, ids: dict[str, str]) -> App:
     app = App(
         admin.sink_id(run),
         broker="tickloom://" + ";".join(settings.brokers),
+        broker_credentials=config.faust_credentials(settings),
         datadir=str(directory),
         web_enabled=False,
         **SETTINGS,
@@ -301,7 +302,7 @@ def build(settings: Settings, ids: dict[str, str]) -> App:
     names = [topics.named(topic.name, run) for topic in SUNK]
     source = app.topic(*names, key_serializer="raw", value_serializer="raw", key_type=bytes, value_type=bytes)
     writer = Writer(settings.database, run, admin.sink_id(run), instrument.load(settings.instruments))
-    client = admin.connect(settings.broker)
+    client = admin.connect(settings.kafka)
 
     async def check() -> None:
         if await asyncio.to_thread(topic_ids, client, run) != ids:
@@ -335,7 +336,7 @@ def build(settings: Settings, ids: dict[str, str]) -> App:
 
 async def _write(sink: Sink, writer: Writer, settings: Settings) -> None:
     producer = AIOKafkaProducer(
-        bootstrap_servers=settings.brokers, acks="all", enable_idempotence=True, max_request_size=2 << 20
+        **config.aiokafka_options(settings), acks="all", enable_idempotence=True, max_request_size=2 << 20
     )
     try:
         await producer.start()
@@ -359,7 +360,7 @@ def prepare(settings: Settings) -> dict[str, str]:
 
     Raises ConfigError where the cluster or the database are not fit.
     """
-    wrong = admin.check_topics(settings.broker, settings.run)
+    wrong = admin.check_topics(settings.kafka, settings.run)
     if wrong:
         raise ConfigError("; ".join(wrong))
     database.wait_for(settings.database, log.warning)

@@ -15,6 +15,7 @@ import psycopg
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from psycopg import sql
 
+from connectors.runtime.cluster import Cluster, client
 from schemas.codec import Codec, DecodeError
 from schemas.instrument import ConfigError
 from schemas.record import Gap, Status, asdict
@@ -84,7 +85,7 @@ def gather(settings: Settings, codec: Codec) -> Overview:
     if not settings.broker:
         return Overview(settings.run, "", kafka_error="not running: `make up`", database=found)
     try:
-        client = admin.connect(settings.broker)
+        client = admin.connect(settings.kafka)
         return _kafka(settings, client, codec, found)
     except admin.BrokerError as error:
         away = str(error)
@@ -102,7 +103,7 @@ def _kafka(settings: Settings, client: Any, codec: Codec, found: Database) -> Ov
     starts = admin.offsets(client, (raw, status, gap), admin.EARLIEST)
     ends = admin.offsets(client, (raw, status, gap), admin.LATEST)
     is_there = any(report.found and report.topic == named(DEAD_LETTER.name, run) for report in reports)
-    reader = Reader(settings.broker, codec)
+    reader = Reader(settings.kafka, codec)
     try:
         times = reader.newest_times(raw, starts.get(raw, {}), ends.get(raw, {}))
         sources = reader.newest(status, starts.get(status, {}), ends.get(status, {}), Status)
@@ -138,11 +139,11 @@ def to_json(overview: Overview) -> str:
 class Reader:
     """Reads topics from one offset to another, without a consumer group of its own."""
 
-    def __init__(self, broker: str, codec: Codec) -> None:
+    def __init__(self, cluster: Cluster, codec: Codec) -> None:
         self._codec = codec
         self.unreadable = 0
         settings: dict[str, Any] = {
-            "bootstrap.servers": broker,
+            **client(cluster),
             "group.id": "tickloom-status",  # demanded by the client; nothing is committed under it
             "enable.auto.commit": False,
             "enable.partition.eof": True,

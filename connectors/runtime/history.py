@@ -20,6 +20,7 @@ from confluent_kafka import Message
 
 from connectors.archive.file import BadRow, TickFile
 from connectors.archive.merge import Row, batches
+from connectors.runtime.cluster import Cluster
 from connectors.runtime.log import LogReader
 from connectors.runtime.producer import RawProducer
 from schemas import flags, topics
@@ -42,7 +43,7 @@ class OtherInput(ConfigError):
 class History:
     """Writes files into the log of one run."""
 
-    def __init__(self, producer: RawProducer, broker: str, run: str, codec: Codec) -> None:
+    def __init__(self, producer: RawProducer, cluster: Cluster, run: str, codec: Codec) -> None:
         """Look at what the log holds. Raises KafkaException."""
         self.ticks: Counter[tuple[str, str]] = Counter()  # by symbol and source
         self.bad: Counter[str] = Counter()  # bad rows by file
@@ -55,12 +56,12 @@ class History:
         self._ours: list[int] = []  # the partitions that have a symbol of the import
         self._producer = producer
         self._codec = codec
-        self._broker = broker
+        self._cluster = cluster
         self._run = run
         numbers = range(producer.partitions)
         self._position = dict.fromkeys(numbers, 0)  # the offset of the next record, by partition
         self._bad_position = dict.fromkeys(numbers, 0)
-        with LogReader(broker) as log:
+        with LogReader(cluster) as log:
             bounds = log.bounds(producer.topic)
             self._there = {number: end for number, (_, end) in bounds.items()}
             since = {number: max(first, end - COMPARED) for number, (first, end) in bounds.items()}
@@ -152,7 +153,7 @@ class History:
 
     def _check_ends(self) -> None:
         """Nobody else may have written here meanwhile. Raises OtherInput."""
-        with LogReader(self._broker) as log:
+        with LogReader(self._cluster) as log:
             ends = {number: end for number, (_, end) in log.bounds(self._producer.topic).items()}
         if ends != self._position:
             raise OtherInput(

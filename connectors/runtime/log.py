@@ -6,6 +6,8 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from connectors.runtime.cluster import Cluster, client
+
 ANSWER_S: Final = 10.0
 PATIENCE_S: Final = 30.0
 #: While a topic is being made, or its leader changes.
@@ -20,14 +22,15 @@ PASSING: Final = (
 
 
 class LogReader:
-    """Reads topics of one broker. Use it in a ``with``; every method raises KafkaException."""
+    """Reads topics of one cluster. Use it in a ``with``; every method raises KafkaException."""
 
-    def __init__(self, broker: str) -> None:
+    def __init__(self, cluster: Cluster) -> None:
         settings: dict[str, Any] = {
-            "bootstrap.servers": broker,
+            **client(cluster),
             "group.id": "tickloom-reader",  # demanded by the client; nothing is committed under it
             "enable.auto.commit": False,
             "enable.partition.eof": True,
+            "fetch.wait.max.ms": 20,  # an end that markers of transactions stand at is known only by an empty answer
             "isolation.level": "read_committed",
             "log_level": 0,
         }

@@ -13,6 +13,7 @@ from typing import Any, Final
 from aiokafka.partitioner import murmur2
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from connectors.runtime.cluster import Cluster, address, client
 from schemas import topics
 from schemas.codec import Codec
 from schemas.record import Candle, Clock, Link, Tick
@@ -34,7 +35,7 @@ class RawProducer:
     """Writes to a run's market.raw, and to its market.dead_letter what is no record."""
 
     def __init__(
-        self, broker: str, run: str, codec: Codec, *, stall_s: float = STALL_S, linger_ms: int = LINGER_MS
+        self, cluster: Cluster, run: str, codec: Codec, *, stall_s: float = STALL_S, linger_ms: int = LINGER_MS
     ) -> None:
         """Connect, and learn the number of partitions. Raises ProducerError.
 
@@ -42,14 +43,14 @@ class RawProducer:
         """
         self.topic = topics.named(topics.RAW.name, run)
         self._dead_letters = topics.named(topics.DEAD_LETTER.name, run)
-        self._broker = broker
+        self._broker = address(cluster)
         self._encode = codec.encode
         self._stall_s = stall_s
         self._failure = ""
         self._until_poll = POLL_EVERY
         self._partition_of: dict[str, int] = {}
         settings: dict[str, Any] = {
-            "bootstrap.servers": broker,
+            **client(cluster),
             "enable.idempotence": True,  # with it come acks=all, and order over retries
             "enable.gapless.guarantee": True,
             "message.timeout.ms": 0,  # never: it would leave a hole

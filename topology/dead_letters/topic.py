@@ -65,7 +65,7 @@ class Cut(NamedTuple):
 
 def read(settings: Settings) -> Box:
     """Read the whole topic. Raises BrokerError, KafkaException."""
-    with LogReader(settings.broker) as log:
+    with LogReader(settings.kafka) as log:
         starts, ends = _bounds(settings)
         box = Box([], {}, [], ends)
         for message in log.read(named(DEAD_LETTER.name, settings.run), starts, ends):
@@ -90,7 +90,7 @@ def open_reasons(settings: Settings, seconds: float) -> dict[str, int]:
     """
     limit = time.monotonic() + seconds
     found: dict[Place, str] = {}
-    with LogReader(settings.broker) as log:
+    with LogReader(settings.kafka) as log:
         starts, ends = _bounds(settings)
         for message in log.read(named(DEAD_LETTER.name, settings.run), starts, ends):
             headers: Any = message.headers() or []
@@ -107,7 +107,7 @@ def open_reasons(settings: Settings, seconds: float) -> dict[str, int]:
 
 def _bounds(settings: Settings) -> tuple[dict[int, int], dict[int, int]]:
     topic = named(DEAD_LETTER.name, settings.run)
-    client = admin.connect(settings.broker)
+    client = admin.connect(settings.kafka)
     starts = admin.offsets(client, [topic], admin.EARLIEST).get(topic)
     # Of all records: up to what is committed, a receipt could be hidden behind another's open transaction.
     ends = admin.offsets(client, [topic], admin.LATEST).get(topic)
@@ -158,7 +158,7 @@ def _why_not(letter: Letter, back: set[str], limit: int, partitions: int) -> str
 def _producer(settings: Settings) -> Producer:
     producer = Producer(
         {
-            "bootstrap.servers": settings.broker,
+            **settings.kafka,
             "transactional.id": f"{admin.app_id(settings.run)}-dead-letter",  # beginning as those of the workers do
             "transaction.timeout.ms": 10_000,  # killed in the middle of one, workers wait behind it for so long
             "compression.type": "lz4",
@@ -216,7 +216,7 @@ def purgeable(settings: Settings, wanted: Wanted) -> list[Cut]:
     """
     box = read(settings)
     topic = named(DEAD_LETTER.name, settings.run)
-    client = admin.connect(settings.broker)
+    client = admin.connect(settings.kafka)
     taken = admin.committed(client, admin.sink_id(settings.run), [(topic, number) for number in box.ends])
     cuts = []
     for number, end in sorted(box.ends.items()):
@@ -233,7 +233,7 @@ def purgeable(settings: Settings, wanted: Wanted) -> list[Cut]:
 def purge(settings: Settings, cuts: Sequence[Cut]) -> None:
     """Delete for good. Raises BrokerError, KafkaException."""
     topic = named(DEAD_LETTER.name, settings.run)
-    client = admin.connect(settings.broker)
+    client = admin.connect(settings.kafka)
     asked = [TopicPartition(topic, each.number, each.end) for each in cuts if each.letters]
     for future in client.delete_records(asked).values() if asked else ():
         future.result(ANSWER_S)

@@ -117,7 +117,7 @@ def _on_signal(demo: Demo, _number: int, _frame: object) -> None:
 
 def _feed(demo: Demo) -> None:
     """Send every event when it is due."""
-    producer = RawProducer(demo.settings.broker, demo.settings.run, Codec())
+    producer = RawProducer(demo.settings.kafka, demo.settings.run, Codec())
     start_ns = time.time_ns() + SECOND // 4
     feed = Feed(random.randrange(2**32), start_ns, start_ns + int(demo.seconds * SECOND) if demo.seconds else 0)
     demo.recipe = f"seed {feed.seed}, start {feed.start_ns}"
@@ -152,7 +152,7 @@ def _read(demo: Demo) -> None:
     said: list[KafkaError] = []
     consumer = Consumer(
         {
-            "bootstrap.servers": demo.settings.broker,
+            **demo.settings.kafka,
             "group.id": topics.named("tickloom-demo", demo.settings.run),  # demanded; nothing is committed
             "enable.auto.commit": False,
             "enable.partition.eof": True,
@@ -207,7 +207,7 @@ def _count(demo: Demo) -> None:
 def _settle(demo: Demo, feeding: "Future[None]") -> None:
     """Wait until the feed has ended and worker and sink have nothing left; then name the ends of the outputs."""
     feeding.result()
-    client = admin.connect(demo.settings.broker)
+    client = admin.connect(demo.settings.kafka)
     limit = time.monotonic() + SETTLE_LIMIT_S
     while not demo.over.is_set() and any(group.total for group in admin.groups(client, demo.settings.run)):
         if time.monotonic() > limit:

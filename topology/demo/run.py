@@ -127,12 +127,12 @@ def _prepare(undo: Undo, console: Console, seconds: float | None) -> Demo:
     text = yaml.safe_dump(simulated.instruments(classes), sort_keys=False)
     (folder / "instruments.yaml").write_text(text)
     with _step(console, "Topics and tables") as say:
-        client = admin.connect(settings.broker)
+        client = admin.connect(settings.kafka)
         found: list[str] = []
         database.migrate(settings.database, found.append)
         _remove_killed(client, settings)
         undo.callback(_remove_run, demo)
-        topics = admin.create_topics(settings.broker, run)
+        topics = admin.create_topics(settings.kafka, run)
         say(f"{len(topics)} topics of run {run}; {found[-1].removeprefix('database: ')}")
     with _step(console, "Worker and sink") as say:
         demo.settings = msgspec.structs.replace(demo.settings, web_port=config.web_port(given))
@@ -239,7 +239,7 @@ def _remove_folder(demo: Demo, error: type[BaseException] | None, *_: object) ->
 
 def _remove_run(demo: Demo) -> None:
     with _step(demo.console, "Clean-up") as say:
-        client = admin.connect(demo.settings.broker)
+        client = admin.connect(demo.settings.kafka)
         limit = time.monotonic() + LEAVE_LIMIT_S
         while time.monotonic() < limit and _has_members(client, demo.settings.run):
             time.sleep(0.2)  # a process that was killed is a member until its session has run out
@@ -252,7 +252,7 @@ def _has_members(client: Any, run: str) -> bool:
 
 
 def _remove(settings: Settings, run: str) -> None:
-    admin.delete_run(settings.broker, run)
+    admin.delete_run(settings.kafka, run)
     with database.connect(settings.database) as connection:
         rows.forget(connection, [run])
 

@@ -144,9 +144,9 @@ class Import:
         running.start_processes(stack)
         settings = self._settings = running.settings
         began = time.monotonic()
-        producer = RawProducer(settings.broker, settings.run, self._codec, linger_ms=LINGER_MS)
+        producer = RawProducer(settings.kafka, settings.run, self._codec, linger_ms=LINGER_MS)
         stack.callback(producer.abandon)
-        history = History(producer, settings.broker, settings.run, self._codec)
+        history = History(producer, settings.kafka, settings.run, self._codec)
         with bars(self._console) as progress:
             self._write(history, progress)
             running.settle(progress)
@@ -172,7 +172,7 @@ class Import:
 
     def _report(self, history: History, seconds: float) -> int:
         console, run = self._console, self._settings.run
-        found = summary.account(self._settings.broker, run, self._codec)
+        found = summary.account(self._settings.kafka, run, self._codec)
         bad = sum(history.bad.values())
         console.print(summary.table(found, bad))
         ticks = sum(history.ticks.values())

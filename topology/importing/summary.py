@@ -11,6 +11,7 @@ import msgspec
 from confluent_kafka import Message
 from rich.table import Table
 
+from connectors.runtime.cluster import Cluster
 from connectors.runtime.log import LogReader
 from schemas import topics
 from schemas.codec import Codec
@@ -31,9 +32,9 @@ class Account(msgspec.Struct):
         return sum(written.values()) - sum(status.arrived for status in self.sources.values())
 
 
-def account(broker: str, run: str, codec: Codec) -> Account:
+def account(cluster: Cluster, run: str, codec: Codec) -> Account:
     """Read it from the topics. Raises KafkaException, DecodeError."""
-    with LogReader(broker) as log:
+    with LogReader(cluster) as log:
         statuses = [codec.decode(value) for value in _newest(log, topics.named(topics.STATUS.name, run))]
         candles = [codec.decode(value) for value in _newest(log, topics.named(topics.CANDLE.name, run))]
     return Account(

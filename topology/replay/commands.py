@@ -21,7 +21,7 @@ def compare(settings: Settings, name: str, shape: str, kinds: Sequence[str], lim
         replay = ledger.known(connection, name)
     codec = codec_for(settings.schema_registry_url)
     instruments = instrument.load(settings.instruments)
-    comparison = Comparison(settings.broker, replay, codec, longest_hold(replay, instruments))
+    comparison = Comparison(settings.kafka, replay, codec, longest_hold(replay, instruments))
     first = show.First(limit)
     comparison.run(first, [show.SHORT[kind] for kind in kinds or show.SHORT])
     shown = [show.shown(each, codec, instruments) for each in first.all()]
@@ -43,7 +43,7 @@ def promote(settings: Settings, name: str, delete_missing: bool, confirm: Callab
 
         def make() -> promotion.Plan:
             hold_ns = longest_hold(replay, instruments)
-            plan = promotion.plan(settings.broker, replay, codec, hold_ns, delete_missing)
+            plan = promotion.plan(settings.kafka, replay, codec, hold_ns, delete_missing)
             show.as_plan(console, replay, plan)
             if plan.changes and not confirm(f"Write this into {replay.base or 'the live system'}?"):
                 raise ConfigError("nothing was promoted")
@@ -54,7 +54,7 @@ def promote(settings: Settings, name: str, delete_missing: bool, confirm: Callab
         if under_way.resumed:
             console.print(f"going on with promotion {under_way.number}: {len(left)} symbols left", highlight=False)
         try:
-            producer = promotion.transactional(settings.broker, replay.base)
+            producer = promotion.transactional(settings.kafka, replay.base)
             rows = promotion.Rows(connection, replay.base, instruments)
             for symbol in left:
                 under_way.promote(producer, codec, rows, symbol)

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
+from connectors.runtime.cluster import Cluster
 from connectors.runtime.log import LogReader
 from schemas import flags
 from schemas.codec import Codec
@@ -71,21 +72,21 @@ Told = Callable[[Difference], None]
 class Comparison:
     """Compares all of a replay; ``tell`` gets every difference."""
 
-    def __init__(self, broker: str, replay: Replay, codec: Codec, hold_ns: int) -> None:
+    def __init__(self, cluster: Cluster, replay: Replay, codec: Codec, hold_ns: int) -> None:
         """``hold_ns``: how long a tick may be held, by the rules of either run."""
         self.found: Found = {}
-        self._broker = broker
+        self._cluster = cluster
         self._replay = replay
         self._codec = codec
         self._hold_ns = hold_ns
 
     def run(self, tell: Told, topics: Iterable[Topic] = COMPARED) -> None:
         """Compare partition by partition. Raises NotComparable, KafkaException, DecodeError."""
-        check(self._broker, self._replay)
+        check(self._cluster, self._replay)
         wanted = set(topics)
         for stretch in self._replay.stretches:
             if stretch.start < stretch.end:
-                part = _Part(self, Outputs(self._broker, self._replay, stretch), tell, wanted)
+                part = _Part(self, Outputs(self._cluster, self._replay, stretch), tell, wanted)
                 if wanted & {TICK, REJECTED}:
                     part.ticks()
                 for topic in (CANDLE, GAP):
@@ -114,7 +115,7 @@ class Comparison:
         """Every tick received before this time (ns) is accepted or refused at the end of the stretch."""
         newest = 0
         since = max(stretch.start, stretch.end - TAIL)
-        with LogReader(self._broker) as log:
+        with LogReader(self._cluster) as log:
             for message in log.read(
                 self._replay.base_raw, {stretch.partition: since}, {stretch.partition: stretch.end}
             ):
@@ -384,11 +385,11 @@ def _last_of_equals(outputs: Iterable[Made]) -> Iterator[Made]:
         yield from each.values()
 
 
-def check(broker: str, replay: Replay) -> None:
+def check(cluster: Cluster, replay: Replay) -> None:
     """Both runs must be through with the range. Raises NotComparable, BrokerError."""
     if not replay.finished:
         raise NotComparable(f"{replay.run} is not finished: the command that began it goes on where it stopped")
-    client = admin.connect(broker)
+    client = admin.connect(cluster)
     places = [(replay.base_raw, stretch.partition) for stretch in replay.stretches]
     done = admin.committed(client, admin.app_id(replay.base), places)
     for stretch in replay.stretches:

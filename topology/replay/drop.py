@@ -31,12 +31,15 @@ def drop(settings: Settings, name: str) -> list[str]:
         unfinished = "SELECT count(*) FROM promotions WHERE replay = %s AND finished_at IS NULL"
         if connection.execute(unfinished, [run]).fetchone() != (0,):
             raise ConfigError(f"the promotion of {run} was interrupted: `tickloom replay promote {run}` first")
-        done = admin.delete_run(settings.broker, run)
+        done = admin.delete_run(settings.kafka, run)
         done += _rows(connection, run)
+        is_known = ledger.find(connection, run) is not None or done
         for path in (folder, settings.data_dir / run, settings.data_dir / f"sink-{run}"):
             if path.is_dir():
                 shutil.rmtree(path)
                 done.append(f"removed {path}")
+        if not is_known:
+            ledger.known(connection, run)  # says which there are
         connection.execute("DELETE FROM replays WHERE run = %s", [run])  # last: until then it can be repeated
     return done
 

@@ -95,7 +95,7 @@ def run_name(base: str, asked: Asked, version: str) -> str:
 
 def _begun(settings: Settings, base: str, asked: Asked, rules: str, version: str) -> Replay:
     """The replay as it was begun, or begin it. Raises ConfigError where it was begun in another way."""
-    with database.connect(settings.database) as connection, LogReader(settings.broker) as log:
+    with database.connect(settings.database) as connection, LogReader(settings.kafka) as log:
         symbols = sorted(asked.symbols)
         replay = ledger.find(connection, settings.run)
         if replay is None:
@@ -119,9 +119,9 @@ def _go(console: Console, stack: ExitStack, running: Running, replay: Replay, ra
     running.start_processes(stack, replay.partitions)
     codec = codec_for(settings.schema_registry_url)
     began = time.monotonic()
-    producer = RawProducer(settings.broker, replay.run, codec)
+    producer = RawProducer(settings.kafka, replay.run, codec)
     stack.callback(producer.abandon)
-    with LogReader(settings.broker) as log, bars(console) as progress:
+    with LogReader(settings.kafka) as log, bars(console) as progress:
         copy = Copy(log, producer, replay)
         bar = progress.add_task("copying", total=copy.total, note="")
 
@@ -135,7 +135,7 @@ def _go(console: Console, stack: ExitStack, running: Running, replay: Replay, ra
     with database.connect(settings.database) as connection:
         ledger.finish(connection, replay.run)
     seconds = time.monotonic() - began
-    console.print(summary.table(summary.account(settings.broker, replay.run, codec), 0))
+    console.print(summary.table(summary.account(settings.kafka, replay.run, codec), 0))
     again = copy.total - copy.written if copy.written < copy.total and not replay.symbols else 0
     there = f", {again:,} were there already" if again > 0 else ""
     pace = f"{copy.written / seconds:,.0f} a second{there}"

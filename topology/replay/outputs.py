@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from confluent_kafka import Message
 
+from connectors.runtime.cluster import Cluster
 from connectors.runtime.log import LogReader
 from schemas.topics import Topic, named
 from topology.replay.copy import header, origin_of
@@ -58,13 +59,13 @@ class Origins:
 class Outputs:
     """The outputs of both runs that one partition's stretch of market.raw has made."""
 
-    def __init__(self, broker: str, replay: Replay, stretch: Stretch) -> None:
+    def __init__(self, cluster: Cluster, replay: Replay, stretch: Stretch) -> None:
         """Look up what is needed. Raises KafkaException."""
         self.replay = replay
         self.stretch = stretch
-        self._broker = broker
+        self._cluster = cluster
         number = stretch.partition
-        with LogReader(broker) as log:
+        with LogReader(cluster) as log:
             self._origins = {copy: Origins(log, replay, copy, stretch) for copy in replay.copies_of(number)}
             one = {number: stretch.start}, {number: stretch.start + 1}
             times = [message.timestamp()[1] for message in log.read(replay.base_raw, *one)]
@@ -79,7 +80,7 @@ class Outputs:
         one of the offset where reading begins, less one.
         """
         name, number = named(topic.name, self.replay.base), self.stretch.partition
-        with LogReader(self._broker) as log:
+        with LogReader(self._cluster) as log:
             first, end = log.bounds(name)[number]
             since = max(first, log.offsets_at(name, {number: self._since_ms})[number])
             watch(since - 1, -1)
@@ -93,7 +94,7 @@ class Outputs:
     def copy(self, topic: Topic) -> Iterator[Made]:
         """What the replay made, in the order of its topic."""
         name = named(topic.name, self.replay.run)
-        with LogReader(self._broker) as log:
+        with LogReader(self._cluster) as log:
             bounds = {number: bounds for number, bounds in log.bounds(name).items() if number in self._origins}
             since = {number: first for number, (first, _) in bounds.items()}
             for message in log.read(name, since, {number: end for number, (_, end) in bounds.items()}):
@@ -104,7 +105,7 @@ class Outputs:
     def first_kept(self, topic: Topic) -> int:
         """From where in market.raw on the base's topic still has what was made; the beginning has been deleted."""
         name, number = named(topic.name, self.replay.base), self.stretch.partition
-        with LogReader(self._broker) as log:
+        with LogReader(self._cluster) as log:
             first, end = log.bounds(name)[number]
             if first == 0:
                 return 0

@@ -24,6 +24,7 @@ import psycopg
 from confluent_kafka import Producer
 from psycopg.types.json import Jsonb
 
+from connectors.runtime.cluster import Cluster, client
 from schemas import flags, topics
 from schemas.codec import Codec
 from schemas.instrument import ConfigError, Instrument
@@ -75,7 +76,7 @@ def counts(changes: Iterable[Change]) -> dict[str, dict[str, int]]:
     return found
 
 
-def plan(broker: str, replay: Replay, codec: Codec, hold_ns: int, delete_missing: bool) -> Plan:
+def plan(cluster: Cluster, replay: Replay, codec: Codec, hold_ns: int, delete_missing: bool) -> Plan:
     """Compare, and decide what to write. Raises NotComparable, KafkaException."""
     made = Plan()
 
@@ -87,7 +88,7 @@ def plan(broker: str, replay: Replay, codec: Codec, hold_ns: int, delete_missing
         else:
             made.changes.append(_change(difference, codec))
 
-    Comparison(broker, replay, codec, hold_ns).run(tell, PROMOTED)
+    Comparison(cluster, replay, codec, hold_ns).run(tell, PROMOTED)
     made.changes.sort(key=lambda each: (each.symbol, each.topic, each.source_offset, each.key))
     return made
 
@@ -212,11 +213,11 @@ def _keep(connection: Connection, number: int, made: Plan) -> None:
                     copy.write_row((*place, each.key, each.value, each.source_offset))
 
 
-def transactional(broker: str, base: str) -> Producer:
+def transactional(cluster: Cluster, base: str) -> Producer:
     """A producer that fences whichever promoted before and was not finished. Raises KafkaException."""
     producer = Producer(
         {
-            "bootstrap.servers": broker,
+            **client(cluster),
             "transactional.id": named("tickloom-promote", base),
             "partitioner": "murmur2_random",  # the partition is named; this is for safety
             "compression.type": "lz4",

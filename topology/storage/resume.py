@@ -47,7 +47,7 @@ def resume(settings: Settings) -> dict[str, str]:
 
     Raises ConfigError, DatabaseAway, BrokerError, KafkaException.
     """
-    client = admin.connect(settings.broker)
+    client = admin.connect(settings.kafka)
     ids = topic_ids(client, settings.run)
     with database.connect(settings.database) as connection:
         _forget_former_topics(connection, settings.run, ids)
