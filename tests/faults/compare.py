@@ -8,6 +8,7 @@ has disturbed.
 """
 
 import asyncio
+import functools
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -120,12 +121,17 @@ def _firsts(items: Sequence[Item]) -> list[Item]:
     return list(dict.fromkeys(items))
 
 
+@functools.cache
+def _codec() -> Codec:
+    return Codec()  # it parses every schema: not once a difference
+
+
 def show(item: Item) -> str:
     """An item as a person may read it."""
     key = (item.key or b"").decode(errors="replace")
     digest = hashlib.blake2b(item.value or b"", digest_size=4).hexdigest()
     try:
-        text = repr(Codec().decode(item.value or b""))
+        text = repr(_codec().decode(item.value or b""))
     except ValueError:
         text = repr(item.value)
     return f"{key} from {item.origin.decode(errors='replace')} [{digest}] {text[:SHOWN]}"
