@@ -54,7 +54,8 @@ def wrong(results: Results) -> list[str]:
     """Everything that a check found wrong."""
     latency = results.get("latency", {})
     rows = [*results.get("throughput", {}).get("runs", []), latency, latency.get("exactly_once", {})]
-    return [f"{row.get('engine', 'latency')}: {line}" for row in rows for line in row.get("wrong", [])]
+    wrong = [f"{row.get('engine', 'latency')}: {line}" for row in rows for line in row.get("wrong", [])]
+    return wrong + [f"import: {line}" for row in results.get("import", {}).get("runs", []) for line in row["wrong"]]
 
 
 def rates(results: Results, engine: str, field: str = "rate") -> list[float]:
@@ -81,6 +82,10 @@ def targets(results: Results) -> Iterable[Target]:
             f"p50, produce to best price consumed, {rate}", results["latency"]["p50_ms"], 10, "ms", least=False
         )
         yield Target(f"p99 {rate}", results["latency"]["p99_ms"], 50, "ms", least=False)
+    if "import" in results:
+        yield Target(
+            "import until rows are in PostgreSQL, of the topology's own rate", _share(results), 0.5, "x", least=True
+        )
     for row in results.get("state", {}).get("rows", []):
         size = f"{row['symbols']:,} symbols x {row['sources']}"
         if row["symbols"] == 100:
@@ -97,6 +102,8 @@ def markdown(results: Results) -> str:
         parts.append(_latency(results["latency"]))
     if "state" in results:
         parts.append(_state(results["state"]))
+    if "import" in results:
+        parts.append(_import(results["import"]))
     parts.append(_machines(results))
     return "\n\n".join(parts)
 
@@ -194,9 +201,35 @@ def _state(section: dict[str, Any]) -> str:
     return f"### State: memory and recovery\n\n{_table(head, rows)}"
 
 
+def _share(results: Results) -> float:
+    return round(statistics.median(row["ratio"] for row in results["import"]["runs"]), 2)
+
+
+def _import(section: dict[str, Any]) -> str:
+    runs = section["runs"]
+    market = section["market"]
+    cpu = {name: sorted(row["cpu_s_per_million"][name] for row in runs) for name in runs[0]["cpu_s_per_million"]}
+    head = ["rows", "ticks/s: min / **median** / max", "the topology alone", "of that", *cpu, "rows right"]
+    row = (
+        f"{market['ticks']:,}",
+        _spread(sorted(row["rate"] for row in runs)),
+        f"{statistics.median(row['topology_rate'] for row in runs):,.0f}",
+        f"{statistics.median(row['ratio'] for row in runs):.2f}",
+        *(f"{statistics.median(values):.1f}" for values in cpu.values()),
+        "NO" if any(row["wrong"] for row in runs) else "yes",
+    )
+    return (
+        "### Import, from files to rows in PostgreSQL\n\n"
+        + _table(" | ".join(head), [row])
+        + "\n\nThe columns from `import` to `all`: CPU s per million ticks, by process. "
+        f"{market['bytes'] / 1e6:,.0f} MB of files (LEAN zip, HistData, TrueFX, gzipped CSV); the topology alone "
+        "worked on the same `market.raw`."
+    )
+
+
 def _machines(results: Results) -> str:
     lines = []
-    for name in ("throughput", "latency", "state"):
+    for name in ("throughput", "latency", "state", "import"):
         if name in results:
             on = results[name]["on"]
             lines.append(

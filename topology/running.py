@@ -55,7 +55,8 @@ class Running:
         for folder in (self.folder, given.data_dir):
             folder.mkdir(parents=True, exist_ok=True)
         before = local.status(given.state)
-        if not (before and (before.kafka_pid or before.postgres_pid)):
+        is_ours = not (given.broker and given.database)  # else nothing is started here, so nothing is stopped
+        if is_ours and not (before and (before.kafka_pid or before.postgres_pid)):
             stack.callback(local.stop, given.state)
         with self._console.status("starting") as status:
             started = local.start(

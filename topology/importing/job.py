@@ -4,7 +4,7 @@ Rule: the same files give the same run, however often the import is interrupted.
 (local servers, a worker and a sink of the run) and stopped at the end; what ran before is left running.
 
     files -> connectors/archive -> connectors/runtime/history -> market.raw of the run -> worker -> sink
-                                                                     summary <- topics of the run
+                                                                     summary <- tables of the run
 """
 
 import gc
@@ -172,7 +172,7 @@ class Import:
 
     def _report(self, history: History, seconds: float) -> int:
         console, run = self._console, self._settings.run
-        found = summary.account(self._settings.kafka, run, self._codec)
+        found = summary.stored(self._settings.database, run)
         bad = sum(history.bad.values())
         console.print(summary.table(found, bad))
         ticks = sum(history.ticks.values())

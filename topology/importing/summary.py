@@ -1,7 +1,6 @@
-"""What became of an import, counted from the topics of its run: every tick is accounted for.
+"""What became of an import, counted from the tables or the topics of its run: every tick is accounted for.
 
-Reads the newest record of every key of market.source.status and market.data.candle.1m. The last clock of an
-import lies so far behind the last tick that the last status of a source counts all of its ticks.
+The last clock of an import lies so far behind the last tick that the last status of a source counts all of its ticks.
 """
 
 from collections import Counter
@@ -16,14 +15,24 @@ from connectors.runtime.log import LogReader
 from schemas import topics
 from schemas.codec import Codec
 from schemas.record import Candle, Status
+from topology.storage import database
 
 Pair = tuple[str, str]  # symbol, source
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """What became of the ticks of one source."""
+
+    arrived: int
+    accepted: int
+    gaps: int
+    rejected: dict[str, int]  # by reason
 
 
 class Account(msgspec.Struct):
     """What the topology says of one run."""
 
-    sources: dict[Pair, Status]
+    sources: Mapping[Pair, Counts | Status]
     candles: Counter[Pair]  # minutes, of the source ``best`` too
     revised: int = 0  # minutes that a late tick corrected
 
@@ -32,8 +41,19 @@ class Account(msgspec.Struct):
         return sum(written.values()) - sum(status.arrived for status in self.sources.values())
 
 
+def stored(dsn: str, run: str) -> Account:
+    """Read it from the tables, once the sink has stored everything. Raises ConfigError, DatabaseAway."""
+    statuses = "SELECT symbol, source, arrived, accepted, gaps, rejected FROM source_status WHERE run = %s"
+    candles = "SELECT symbol, source, count(*) FROM candles WHERE run = %s AND revision >= 0 GROUP BY symbol, source"
+    with database.connect(dsn) as connection:
+        return Account(
+            {(symbol, source): Counts(*counts) for symbol, source, *counts in connection.execute(statuses, [run])},
+            Counter({(symbol, source): count for symbol, source, count in connection.execute(candles, [run])}),
+        )
+
+
 def account(cluster: Cluster, run: str, codec: Codec) -> Account:
-    """Read it from the topics. Raises KafkaException, DecodeError."""
+    """Read it from the topics: the newest record of every key. Raises KafkaException, DecodeError."""
     with LogReader(cluster) as log:
         statuses = [codec.decode(value) for value in _newest(log, topics.named(topics.STATUS.name, run))]
         candles = [codec.decode(value) for value in _newest(log, topics.named(topics.CANDLE.name, run))]
@@ -59,13 +79,13 @@ def table(found: Account, bad_rows: int) -> Table:
     result.add_column("refused because")
     total: Counter[str] = Counter()
     for pair in sorted(found.sources.keys() | found.candles.keys()):
-        status = found.sources.get(pair)
+        source = found.sources.get(pair)
         counts = {"candles": found.candles[pair]}
-        if status:
-            refused = sum(status.rejected.values())
-            counts |= {"arrived": status.arrived, "accepted": status.accepted, "refused": refused, "gaps": status.gaps}
+        if source:
+            refused = sum(source.rejected.values())
+            counts |= {"arrived": source.arrived, "accepted": source.accepted, "refused": refused, "gaps": source.gaps}
         total.update(counts)
-        result.add_row(*pair, *_row(counts), _reasons(status.rejected) if status else "")
+        result.add_row(*pair, *_row(counts), _reasons(source.rejected) if source else "")
     result.add_section()
     result.add_row("", "all", *_row(total), f"and {bad_rows:,} bad rows" if bad_rows else "")
     return result
