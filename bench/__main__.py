@@ -12,13 +12,14 @@ from confluent_kafka import KafkaException
 from rich.console import Console
 
 from bench import importing, latency, machine, report, state, throughput
+from bench.peers import measure as peers_measure
 from bench.process import BenchError
 from bench.rig import Rig
 from connectors.runtime.producer import ProducerError
 from deploy.local import LocalStackError
 from topology.admin import BrokerError
 
-MEASUREMENTS = ("throughput", "latency", "state", "import")
+MEASUREMENTS = ("throughput", "latency", "state", "import", "peers")
 
 
 @click.command()
@@ -30,15 +31,25 @@ MEASUREMENTS = ("throughput", "latency", "state", "import")
 @click.option(
     "--directory", type=click.Path(path_type=Path), help="For Kafka's data and the logs. [default: a new one]"
 )
-def main(only: tuple[str, ...], quick: bool, runs: int, directory: Path | None) -> None:
+@click.option(
+    "--peers",
+    type=click.Path(path_type=Path),
+    default=peers_measure.PEERS,
+    help="The folder of Kafka Streams and other peers. [default: ../shared/peers beside the checkout]",
+)
+def main(only: tuple[str, ...], quick: bool, runs: int, directory: Path | None, peers: Path) -> None:
     """Measure tickloom on a real Kafka, beside stock Faust and a bare loop. Takes about fifteen minutes."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     console = Console(width=None if sys.stdout.isatty() else 160)
     if not Path("/proc/self/status").exists():
         raise click.ClickException("the bench reads CPU time and memory from /proc, so it needs Linux")
+    wanted = set(only or MEASUREMENTS)
+    if "peers" in wanted and (absent := peers_measure.missing(peers)):
+        console.print(absent, highlight=False)
+        wanted.discard("peers")
     with tempfile.TemporaryDirectory(prefix="tickloom-bench-") as scratch:
         try:
-            results = _measure(directory or Path(scratch), console, only or MEASUREMENTS, quick=quick, runs=runs)
+            results = _measure(directory or Path(scratch), console, wanted, peers, quick=quick, runs=runs)
         except (BenchError, BrokerError, LocalStackError, ProducerError, KafkaException) as error:
             raise click.ClickException(str(error)) from error
     console.print()
@@ -50,7 +61,9 @@ def main(only: tuple[str, ...], quick: bool, runs: int, directory: Path | None) 
     sys.exit(bool(report.wrong(results)))
 
 
-def _measure(directory: Path, console: Console, only: tuple[str, ...], *, quick: bool, runs: int) -> dict[str, Any]:
+def _measure(
+    directory: Path, console: Console, only: set[str], peers: Path, *, quick: bool, runs: int
+) -> dict[str, Any]:
     gc.freeze()
     on = machine.facts()
     rig = Rig(directory, console)
@@ -68,6 +81,9 @@ def _measure(directory: Path, console: Console, only: tuple[str, ...], *, quick:
         if "import" in only:
             rig.say("import")
             results["import"] = importing.measure(rig, scale=0.1 if quick else 1.0, runs=1 if quick else runs)
+        if "peers" in only:
+            rig.say("peers")
+            results["peers"] = peers_measure.measure(rig, peers, runs=1 if quick else runs, quick=quick)
     finally:
         rig.close()
     for section in results.values():

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from bench.peers import report as peers_report
 from bench.throughput import ENGINES
 
 HERE: Final = Path(__file__).parent
@@ -55,7 +56,8 @@ def wrong(results: Results) -> list[str]:
     latency = results.get("latency", {})
     rows = [*results.get("throughput", {}).get("runs", []), latency, latency.get("exactly_once", {})]
     wrong = [f"{row.get('engine', 'latency')}: {line}" for row in rows for line in row.get("wrong", [])]
-    return wrong + [f"import: {line}" for row in results.get("import", {}).get("runs", []) for line in row["wrong"]]
+    wrong += [f"import: {line}" for row in results.get("import", {}).get("runs", []) for line in row["wrong"]]
+    return wrong + peers_report.wrong(results)
 
 
 def rates(results: Results, engine: str, field: str = "rate") -> list[float]:
@@ -86,6 +88,8 @@ def targets(results: Results) -> Iterable[Target]:
         yield Target(
             "import until rows are in PostgreSQL, of the topology's own rate", _share(results), 0.5, "x", least=True
         )
+    if "peers" in results:
+        yield from (Target(*figure) for figure in peers_report.targets(results["peers"]))
     for row in results.get("state", {}).get("rows", []):
         size = f"{row['symbols']:,} symbols x {row['sources']}"
         if row["symbols"] == 100:
@@ -104,6 +108,8 @@ def markdown(results: Results) -> str:
         parts.append(_state(results["state"]))
     if "import" in results:
         parts.append(_import(results["import"]))
+    if "peers" in results:
+        parts.append(peers_report.markdown(results["peers"], _table))
     parts.append(_machines(results))
     return "\n\n".join(parts)
 
@@ -229,7 +235,7 @@ def _import(section: dict[str, Any]) -> str:
 
 def _machines(results: Results) -> str:
     lines = []
-    for name in ("throughput", "latency", "state", "import"):
+    for name in ("throughput", "latency", "state", "import", "peers"):
         if name in results:
             on = results[name]["on"]
             lines.append(

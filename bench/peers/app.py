@@ -1,7 +1,7 @@
 """The worker of the peers' work: `python -m bench.peers.app exactly_once|at_least_once`.
 
-Everything that moves data is tickloom's own: the transport, the lanes, the table, the producers. The environment is what
-the peers' bench.py gives to every peer (its progress.py): PEER_BROKER, PEER_RUN, PEER_INPUT, PEER_COUNT, PEER_STATE.
+Everything that moves data is tickloom's own: the transport, the lanes, the table, the producers. The environment is
+what the peers' bench.py gives to every peer: PEER_BROKER, PEER_RUN, PEER_INPUT, PEER_COUNT, PEER_STATE.
 """
 
 import os

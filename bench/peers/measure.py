@@ -52,7 +52,7 @@ def measure(rig: Rig, peers: Path, *, runs: int, quick: bool = False) -> dict[st
             row = place.turn("run", name, "0", str(PREFIX_RECORDS if quick else 0))
             rows.append(row)
             rig.say(
-                f"  {number}/{runs}  {name:<26} {row['rate']:>9,} records/s  second half {row['rate_second_half']:>9,}  "
+                f"  {number}/{runs}  {name:<26} {row['rate']:>9,} records/s  2nd half {row['rate_second_half']:>9,}  "
                 f"{row['cpu_s_per_million']:>6} CPU s per million  {'; '.join(row['wrong']) or 'outputs right'}"
             )
     live = []

@@ -1,7 +1,7 @@
-"""One step of the peers' own bench.py, with tickloom among the peers: `python turn.py load|run|live [NAME RATE RECORDS]`.
+"""One step of the peers' own bench.py, tickloom among the peers: `python turn.py load|run|live [NAME RATE RECORDS]`.
 
-Run in a copy of the peers' folder with the Python that has what they need; the result is the last line written, as JSON.
-RATE is that of live, RECORDS what a peer takes at most (0: what bench.py says). TICKLOOM is the command of our worker
+Run in a copy of the peers' folder with a Python that has what they need; the last line written is the result, as
+JSON. RATE is that of live, RECORDS what a peer takes (0: what bench.py says). TICKLOOM is the command of our worker
 without its delivery. A process of its own, as their modules are called bench and work, too.
 """
 

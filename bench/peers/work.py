@@ -1,4 +1,4 @@
-"""The peers' work: drop repeats, best price over the sources of a symbol, minute candles. Pure, and all that is special here.
+"""The peers' work: drop repeats, best price over the sources of a symbol, minute candles. Pure, without Kafka.
 
 ``Symbol`` is the state of a key and what one quote does to it. ``Work`` is the task of one partition as tickloom's
 agents and lanes want it (``topology/agents.py``, ``topology/delivery.py``): fetched records in by ``process``, outputs
