@@ -40,8 +40,8 @@ def reset(client: AdminClient, broker: str, run: str) -> None:
     """Make a run's topics anew, but for market.raw, and forget its group: a worker begins from nothing."""
     raw = topics.named(topics.RAW.name, run)
     names = [plan.name for plan in admin.plans(run) if plan.name != raw]
-    admin.create_topics(broker, run, recreate=names, replication=1)
     forget(client, admin.app_id(run))
+    admin.create_topics(broker, run, recreate=names, replication=1)
 
 
 def create(client: AdminClient, name: str, partitions: int) -> None:

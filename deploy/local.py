@@ -61,6 +61,7 @@ transaction.state.log.num.partitions=4
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=500
 num.network.threads=2
 num.io.threads=2
 log.cleaner.enable=true

@@ -37,6 +37,7 @@ EARLIEST: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 ANSWER_S: Final = 5.0  # a broker that is there answers within this
 CHANGE_S: Final = 30.0  # making or removing topics may take the controller this long
+DEAD_S: Final = 10.0  # a process that was killed is a member until its session has run out
 LOOKED_INTO: Final = 10_000  # a rest that is no longer than this may be only markers of transactions
 
 #: What a broker says for a moment after a start, after a topic was made, or when a group is used first.
@@ -58,6 +59,7 @@ APPEND_TIME: Final = {"message.timestamp.type": "LogAppendTime"}
 COPIED: Final = {"message.timestamp.type": "CreateTime", "retention.ms": "-1", "retention.bytes": "-1"}
 #: What a replay made stays until it is dropped, for it is there to be compared.
 KEPT: Final = {"retention.ms": "-1", "retention.bytes": "-1", "min.compaction.lag.ms": str(2**63 - 1)}
+CLIENT: Final = "tickloom@"  # a worker calls itself so, and then by the address of its web views
 REPLAY: Final = "replay-"  # the names of such runs begin with this
 #: Kafka's own settings would let a topic grow to a gigabyte, or a week, before it is first compacted.
 COMPACTION: Final = {
@@ -110,6 +112,7 @@ class Group(msgspec.Struct, frozen=True):
     state: str  # Kafka's word: stable, empty, dead (no such group), …
     members: int
     lag: dict[str, dict[int, int]]
+    clients: list[str] = []  # what the members call themselves
 
     @property
     def total(self) -> int:
@@ -228,11 +231,16 @@ def create_topics(
 ) -> list[str]:
     """Make what is missing and put right what can be without losing a record; return what was done.
 
-    ``recreate`` names topics to delete with all their records and make anew. Raises ConfigError, BrokerError.
+    ``recreate`` names topics to delete with all their records and make anew. Without market.raw its state means
+    nothing, and without the state what the workers have committed. Raises ConfigError, BrokerError.
     """
     admin = connect(cluster)
     rows = {plan.name: plan for plan in plans(run)}
-    done = [_delete(admin, name) for name in _full_names(recreate, run, set(rows))]
+    names = _full_names(recreate, run, set(rows))
+    if named(RAW.name, run) in names and state_topic(run) not in names:
+        names.append(state_topic(run))
+    done = _forget(admin, app_id(run)) if state_topic(run) in names else []
+    done += [_delete(admin, name) for name in names]
     found = _find(admin, list(rows))
     count = partitions or _partitions(found, run)
     raw = found.get(named(RAW.name, run))
@@ -258,7 +266,8 @@ def groups(admin: Client, run: str) -> list[Group]:
         description = _describe(admin, name)
         state = ConsumerGroupState(description.state).name.lower() if description else "dead"
         members = len(description.members) if description else 0
-        result.append(Group(name, state, members, _lag(admin, name, topics)))
+        clients = sorted(member.client_id for member in description.members) if description else []
+        result.append(Group(name, state, members, _lag(admin, name, topics), clients))
     return result
 
 
@@ -297,6 +306,22 @@ def delete_run(cluster: Cluster, run: str) -> list[str]:
         _done(admin.delete_consumer_groups([name])[name])
         done.append(f"removed group {name}")
     return done
+
+
+def _forget(admin: AdminClient, group: str) -> list[str]:
+    """Remove what a group has committed. Raises ConfigError where it has members, and not only ones that have died."""
+    limit = time.monotonic() + DEAD_S
+    while (description := _describe(admin, group)) and description.members:
+        if time.monotonic() > limit:
+            raise ConfigError(f"{group} still has members: stop the workers first")
+        time.sleep(0.2)
+    try:
+        _done(admin.delete_consumer_groups([group])[group])
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+            return []
+        raise
+    return [f"removed group {group}"]
 
 
 def _metadata(admin: AdminClient) -> Any:

@@ -9,7 +9,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
@@ -20,8 +19,9 @@ from schemas import topics
 from schemas.codec import Codec
 from schemas.record import Clock
 from topology.delivery import Lane, end
-from topology.partitioning import partition_count, partition_of
+from topology.table import ORIGIN, States, StateTable
 from topology.task import Task
+from topology.watch import Watch
 
 WAITING: Final = 40_000  # outputs of all lanes not yet handed to a producer, above which nothing more is taken up
 TRANSACTIONS_S: Final = 30.0  # for a new Kafka to make its topic of transactions
@@ -36,7 +36,7 @@ class Tasks:
     def __init__(
         self,
         app: Any,
-        table: Any,
+        table: StateTable,
         raw: str,
         outputs: list[str],
         *,
@@ -54,14 +54,16 @@ class Tasks:
         self._new_producer = producer
         self._delivery = delivery
         self._commit_seconds = commit_seconds
+        self._watch: Watch | None = None
         self._plain: AIOKafkaProducer | None = None
         self._started = asyncio.Event()
         self._room = asyncio.Event()
         self._producers: dict[int, AIOKafkaProducer] = {}  # transactional ones
         self.lanes: dict[int, Lane] = {}
 
-    async def start(self) -> None:
-        """Begin: the topics have been checked."""
+    async def start(self, watch: Watch | None = None) -> None:
+        """Begin: the topics have been checked. ``watch`` knows whether they are those of the state."""
+        self._watch = watch
         self._plain = self._new_producer(None)
         await self._plain.start()
         self._started.set()
@@ -96,35 +98,49 @@ class Tasks:
         number = records[0].partition
         lane = self.lanes.get(number)
         if lane is None:
-            lane = self.lanes[number] = self._open(number)
+            lane = self.lanes[number] = await self._open(number)
+        elif records[0].offset <= lane.task.offset:
+            end(f"{self.raw}-{number} goes on at offset {records[0].offset} after {lane.task.offset}: it was made anew")
         lane.process(event, records)
         while sum(lane.task.waiting for lane in self.lanes.values()) > WAITING:
             self._room.clear()
             await self._room.wait()
 
-    def _open(self, number: int) -> Lane:
-        partitions = partition_count(self._app, self.raw)
+    async def _open(self, number: int) -> Lane:
+        states = self._table.data.states(number)
+        if self._watch is not None:
+            await self._check(number, states, self._watch)
         task = self._task(number)
-        loaded = 0
-        for key, value in self._table.data.items():
-            if partition_of(key, partitions) == number:
-                task.load(key, value)
-                loaded += 1
-        log.info("partition %d: %d states recovered", number, loaded)
-        changelog = self._table.changelog_topic_name
+        for key, value in states.values.items():
+            task.load(key, value)
+        log.info("partition %d: %d states loaded", number, len(states.values))
         producer = self._producers.get(number, self._plain)
         assert producer is not None
         return Lane(
             task,
             producer,
             self._outputs,
-            changelog,
-            self._table.data.__setitem__,
-            partial(self._app.consumer.wrote, TP(changelog, number)),
+            self._table.changelog_topic_name,
+            states.values.__setitem__,
+            states.reach,
             self._room.set,
             delivery=self._delivery,
             commit_seconds=self._commit_seconds,
+            headers=[(ORIGIN, self._watch.raw.encode())] if self._watch else [],
         )
+
+    async def _check(self, number: int, states: States, watch: Watch) -> None:
+        """End the worker where state and market.raw do not belong together."""
+        applied = states.applied(number)
+        log_end = self._app.monitor.tp_end_offsets.get(TP(self.raw, number))
+        committed = self._app.consumer._committed_offset.get(TP(self.raw, number))
+        if states.origin and states.origin != watch.raw:
+            end(f"{self.raw} is not the topic that the state has processed, it was made anew: {watch.remedy}")
+        if log_end is not None and log_end <= applied:
+            end(f"{self.raw}-{number} ends at offset {log_end}, but {applied} is processed: {watch.remedy}")
+        if applied < 0 and committed and await asyncio.to_thread(watch.has_records, number, committed):
+            changelog = self._table.changelog_topic_name
+            end(f"{self.raw}-{number} is processed up to {committed}, but {changelog} has no state: {watch.remedy}")
 
     def hurry(self) -> None:
         """Commit everything at once: partitions are about to be given up."""

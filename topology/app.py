@@ -7,13 +7,12 @@ import asyncio
 import gc
 import logging
 import sys
-from collections.abc import Iterable
 from functools import partial
 from typing import Any, Final
 
 import faust
 from aiokafka import AIOKafkaProducer
-from faust.types import TP, EventT
+from faust.types import TP
 
 from schemas import instrument, topics
 from schemas.instrument import ConfigError
@@ -22,8 +21,11 @@ from topology import admin, config
 from topology.agents import Tasks
 from topology.config import Settings
 from topology.delivery import COMMIT_SECONDS, end
-from topology.task import Task, applied_offset
+from topology.membership import Membership
+from topology.table import StateTable
+from topology.task import Task
 from topology.transport import SETTINGS
+from topology.watch import AGAIN_S, EVERY_S, Watch
 from topology.web import views
 
 CLOCK_SECONDS = 1.0
@@ -41,23 +43,11 @@ BYTES: Final[dict[str, Any]] = {
 log = logging.getLogger(__name__)
 
 
-class StateTable(faust.Table):  # type: ignore[type-arg]
-    """The states by symbol. Of two records of a symbol the one that has applied more wins, whoever wrote last."""
-
-    def apply_changelog_batch(self, batch: Iterable[EventT[Any]]) -> None:
-        """Recover: a paused old worker that writes after its partitions moved can't push the state back."""
-        newest: dict[Any, EventT[Any]] = {}
-        for event in batch:
-            held = newest[event.key].value if event.key in newest else self.data.get(event.key)
-            if held is None or applied_offset(event.value) >= applied_offset(held):
-                newest[event.key] = event
-        super().apply_changelog_batch(newest.values())
-
-
 class App(faust.App):
     """Faust's application, which commits before it gives partitions up, and owns alone what it takes over."""
 
     tickloom: Tasks
+    membership: Membership | None = None
 
     def on_rebalance_start(self) -> None:
         """Partitions are about to be given up: Faust waits until what was taken is acked."""
@@ -81,15 +71,18 @@ def build(settings: Settings) -> App:
     run = settings.run
     data = settings.data_dir / (run or "live")
     data.mkdir(parents=True, exist_ok=True)
+    port = config.web_port(settings)
     app = App(
         admin.app_id(run),
         broker="tickloom://" + ";".join(settings.brokers),
         datadir=str(data),
         web_host=settings.web_host,
         web_bind=settings.web_host,
-        web_port=config.web_port(settings),
-        **SETTINGS,
+        web_port=port,
+        broker_client_id=f"{admin.CLIENT}{settings.web_host}:{port}",
+        **SETTINGS | _group(settings),
     )
+    app.membership = Membership(data)
     raw = topics.named(topics.RAW.name, run)
     source = app.topic(raw, **BYTES)
     changelog = app.topic(admin.state_topic(run), internal=True, **BYTES)
@@ -114,7 +107,14 @@ def build(settings: Settings) -> App:
         wrong = await asyncio.to_thread(admin.check_topics, settings.broker, run)
         if wrong:
             end("; ".join(wrong))
-        await tasks.start()
+        watch = await asyncio.to_thread(Watch, settings.broker, run)
+        await tasks.start(watch)
+        while not app.should_stop:
+            await asyncio.sleep(EVERY_S)
+            if await asyncio.to_thread(watch.gone):
+                await asyncio.sleep(AGAIN_S)
+                if gone := await asyncio.to_thread(watch.gone):
+                    end(gone)
 
     async def clock() -> None:
         await tasks.tick(codec)
@@ -124,6 +124,15 @@ def build(settings: Settings) -> App:
         app.timer(CLOCK_SECONDS)(clock)
     views.install(app, tasks, settings, instruments)
     return app
+
+
+def _group(settings: Settings) -> dict[str, Any]:
+    """How the workers of a run share its partitions."""
+    return {
+        "broker_session_timeout": settings.session_seconds,
+        "broker_heartbeat_interval": min(0.5, settings.session_seconds / 8),
+        "table_standby_replicas": settings.standby,
+    }
 
 
 def drive(app: App, source: Any, tasks: Tasks) -> None:

@@ -50,6 +50,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kafka_key_file: Path | None = None
     delivery: str = "exactly_once"  # or at_least_once
     commit_seconds: float = 0.0  # between two commits; 0: as delivery.py says for each of the two
+    standby: int = 0  # how many other workers hold the state of each partition, ready to take it over
+    session_seconds: float = 6.0  # a worker that is silent for so long is dead; Kafka's own minimum is 6
     web_host: str = "127.0.0.1"
     web_port: int = 0  # 0: 6066, or a free port where that is taken
 
@@ -343,6 +345,18 @@ def _commit_seconds(text: str) -> float:
     return float(text)
 
 
+def _standby(text: str) -> int:
+    if not text.isdecimal() or int(text) > 10:
+        raise ValueError(f"{text!r} is not a number of standby replicas from 0 to 10")
+    return int(text)
+
+
+def _session_seconds(text: str) -> float:
+    if not re.fullmatch(r"\d+(\.\d+)?", text) or not 0.5 <= float(text) <= 60:
+        raise ValueError(f"{text!r} is not a time of 0.5 to 60 seconds")
+    return float(text)
+
+
 def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
         raise ValueError(f"{text!r} is not a port between 0 and 65535")
@@ -371,6 +385,8 @@ READ: dict[str, Callable[[str], Any]] = {
     "kafka_key_file": _path,
     "delivery": _delivery,
     "commit_seconds": _commit_seconds,
+    "standby": _standby,
+    "session_seconds": _session_seconds,
     "web_host": str,
     "web_port": _port,
 }

@@ -48,11 +48,12 @@ class Lane:
         *,
         delivery: str,
         commit_seconds: float,
+        headers: list[tuple[str, bytes]],
     ) -> None:
         """Begin to send. ``topics``: their names in the order of the task's outputs.
 
         ``saved`` is told of every state record that is durable, ``wrote`` of the changelog's last offset so far,
-        ``took`` that the task's outputs have been taken.
+        ``took`` that the task's outputs have been taken. ``headers`` are those of every state record.
         """
         self.task = task
         self._producer = producer
@@ -66,6 +67,7 @@ class Lane:
         self._transactional = delivery == "exactly_once"
         self._pace = PACE_S[delivery]
         self._commit_seconds = commit_seconds
+        self._headers = headers
         self._events: list[Any] = []  # Faust events to ack, in order
         self._wake = asyncio.Event()
         self._committed = time.monotonic()
@@ -142,7 +144,7 @@ class Lane:
         events, self._events = self._events, []
         self._uncommitted = 0
         self._committed = time.monotonic()
-        changed: dict[str, list[Produced]] = {self._changelog: [(key, value, []) for key, value in state]}
+        changed: dict[str, list[Produced]] = {self._changelog: [(key, value, self._headers) for key, value in state]}
         if self._transactional:
             end = await self._deliver(outputs | changed)
             await self._producer.commit_transaction()

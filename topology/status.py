@@ -2,12 +2,15 @@
 
 Rule: nothing here needs a worker, a sink or even both servers to run; what is away is said in the answer.
 Reads the end of market.raw, market.source.status and market.data.gap (compacted, so their newest values per
-key are the present), market.dead_letter, the consumer groups, and the database. Writes nothing.
+key are the present), market.dead_letter, the consumer groups, the workers' web views, and the database. Writes
+nothing.
 """
 
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection, HTTPException
 from typing import Any, Final
 
 import msgspec
@@ -25,6 +28,7 @@ from topology.config import Settings, without_password
 from topology.dead_letters.topic import open_reasons
 from topology.storage import database
 
+WORKER_S: Final = 2.0  # a worker whose event loop turns answers within this
 READ_S: Final = 20.0  # a compacted topic that takes longer to read is reported as far as it was read
 TAIL: Final = 20  # records at the end of a partition among which its newest time is looked for
 COUNT_MS: Final = 2000  # a table that takes longer to count is estimated
@@ -50,6 +54,15 @@ class Partition(msgspec.Struct, frozen=True):
     stream_time: int
 
 
+class Worker(msgspec.Struct, frozen=True):
+    """A worker as it describes itself. ``unready`` is empty where it has partitions and their state."""
+
+    address: str
+    unready: str = ""
+    partitions: list[int] = []
+    standby: dict[int, int] = {}  # partitions held ready for others, and how many changelog records behind
+
+
 class Database(msgspec.Struct, frozen=True):
     """The database as the sink finds it. ``error`` is empty where it answers."""
 
@@ -62,6 +75,14 @@ class Database(msgspec.Struct, frozen=True):
     newest_candle: int = 0
 
 
+class _Readiness(msgspec.Struct, frozen=True):
+    """What a worker answers."""
+
+    error: str = ""
+    partitions: list[int] = []
+    standby: dict[int, int] = {}
+
+
 class Overview(msgspec.Struct, frozen=True):
     """Everything that `tickloom status` says. ``kafka_error`` is empty where Kafka answers."""
 
@@ -71,6 +92,7 @@ class Overview(msgspec.Struct, frozen=True):
     topic_problems: list[str] = []
     partitions: list[Partition] = []
     groups: list[admin.Group] = []
+    workers: list[Worker] = []
     sources: list[Status] = []
     rejections: dict[str, int] = {}
     dead_letters: dict[str, int] = {}  # by reason, without those that were sent back
@@ -122,6 +144,7 @@ def _kafka(settings: Settings, client: Any, codec: Codec, found: Database) -> Ov
             for number, end in sorted(ends.get(raw, {}).items())
         ],
         groups=groups,
+        workers=_workers(groups[0]),
         sources=sorted(sources, key=lambda source: (source.symbol, source.source)),
         rejections=dict(rejections.most_common()),
         dead_letters=open_reasons(settings, READ_S) if is_there else {},
@@ -129,6 +152,28 @@ def _kafka(settings: Settings, client: Any, codec: Codec, found: Database) -> Ov
         unreadable=reader.unreadable,
         database=found,
     )
+
+
+def _workers(group: admin.Group) -> list[Worker]:
+    """Ask every worker how far it is."""
+    addresses = [name.removeprefix(admin.CLIENT) for name in group.clients if name.startswith(admin.CLIENT)]
+    if not addresses:
+        return []
+    with ThreadPoolExecutor(len(addresses)) as pool:
+        return list(pool.map(_worker, addresses))
+
+
+def _worker(address: str) -> Worker:
+    connection = HTTPConnection(address, timeout=WORKER_S)
+    try:
+        connection.request("GET", "/readyz")
+        answer = connection.getresponse()
+        said = msgspec.json.decode(answer.read(), type=_Readiness)
+    except (OSError, HTTPException, msgspec.DecodeError) as error:
+        return Worker(address, f"its web views do not answer here: {' '.join(str(error).split())}")
+    finally:
+        connection.close()
+    return Worker(address, said.error, said.partitions, said.standby)
 
 
 def to_json(overview: Overview) -> str:

@@ -89,6 +89,16 @@ def _groups(overview: Overview, console: Console) -> None:
         state = Text(group.state, "green") if group.members else Text(f"not running: `tickloom {name}`", "yellow")
         table.add_row(name, group.name, state, str(group.members), f"{group.total:,}")
     _print(table, console)
+    for worker in overview.workers:
+        if worker.unready:
+            console.print(f"worker {worker.address}: {worker.unready}", style="yellow", highlight=False)
+        elif worker.standby:
+            behind = sum(worker.standby.values())
+            ready = f"ready to take over {len(worker.standby)} more"
+            left = f", {behind:,} changelog records behind" if behind else ""
+            console.print(
+                f"worker {worker.address}: {len(worker.partitions)} partitions, {ready}{left}", highlight=False
+            )
 
 
 def _partitions(overview: Overview, console: Console, now: int) -> None:

@@ -41,13 +41,17 @@ from time import monotonic
 from typing import Any, ClassVar, Final, NamedTuple
 
 import aiokafka
-from aiokafka.errors import ConsumerStoppedError
+from aiokafka.errors import ConsumerStoppedError, KafkaError
+from aiokafka.protocol.group import LeaveGroupRequest
 from aiokafka.structs import ConsumerRecord
 from faust import Stream as FaustStream
 from faust.exceptions import ImproperlyConfigured
+from faust.tables import TableManager as FaustTableManager
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, EventT
 from faust.types.tuples import ConsumerMessage, Message, ack_lock
+
+from topology.membership import Membership
 
 WAITING: Final = 4  # batches of a partition that are delivered and not begun
 OUT_RECORDS: Final = 100_000  # of a partition, delivered and not acked; agents that flush in bulk ack late
@@ -57,12 +61,14 @@ FETCH_WAIT_MS: Final = 100  # how long a broker may hold a fetch; another partit
 PACE_S: Final = 0.002  # from a take to the next fetch: a fetch costs 0.2 ms of CPU, however little it brings
 IDLE_WAIT_S: Final = 0.1  # how long a request waits in the thread before it is renewed
 HELD_WAIT_S: Final = 0.01  # between two looks whether a rebalance is over
+LEAVE_S: Final = 5.0  # for the group to let a dead member go
 STOP_WAIT_S: Final = 20.0  # how long a rebalance or a stop waits for the batch that an agent is working on
 
 # What an App on this transport needs. Log at info (`faust worker -l info`): at warn Faust hides every recovery
 # and rebalance. `-L uvloop` makes both event loops uvloop.
 SETTINGS: Final[dict[str, Any]] = {
     "Stream": "topology.transport:Stream",
+    "TableManager": "topology.transport:TableManager",
     "agent_supervisor": "mode.supervisors:CrashingSupervisor",  # a failed batch ends the process
     "broker_commit_interval": 1.0,
     "broker_max_poll_interval": 300.0,
@@ -202,6 +208,34 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         consumer._isolation_level = "read_committed"
         return consumer
+
+    async def on_start(self) -> None:
+        """Connect; where a worker in this directory has died, leave the group in its name."""
+        await super().on_start()
+        if self._membership is not None and self._membership.former:
+            await self._leave(self._membership.former)
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Write down which member of the group this is."""
+        if self._membership is not None:
+            self._membership.remember(self._ensure_consumer()._coordinator.member_id)
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    @property
+    def _membership(self) -> Membership | None:
+        return getattr(self.app, "membership", None)
+
+    async def _leave(self, former: str) -> None:
+        coordinator = self._ensure_consumer()._coordinator
+        try:
+            async with asyncio.timeout(LEAVE_S):
+                await coordinator.ensure_coordinator_known()
+                answer = await coordinator._send_req(LeaveGroupRequest(coordinator.group_id, former))
+        except (KafkaError, TimeoutError) as error:
+            self.log.warning("could not sign off the worker that has died (%r): its session has to run out", error)
+        else:
+            if not answer.error_code:  # else it had left, or its session had run out
+                self.log.info("signed off the worker that has died here: %s", former)
 
     async def fetch(self, wanted: frozenset[TP]) -> list[Run]:
         """Called from the app's loop: runs as soon as there are any; none when woken, or after IDLE_WAIT_S."""
@@ -385,18 +419,12 @@ class Consumer(driver.Consumer):
         table.apply_changelog_batch(events)
         recovery._last_flush_at = monotonic()  # else it warns that nothing was applied
         offsets[run.tp] = max(seen, run.position - 1)
+        table.data.set_persisted_offset(run.tp, offsets[run.tp])
+        if offsets is recovery.standby_offsets and run.highwater is not None:
+            recovery.standby_highwaters[run.tp] = run.highwater - 1  # Faust asks once, and a standby follows for ever
         # An event at an offset that recovery has seen is not applied, but makes it look whether it is done.
         end = ConsumerMessage(*run.tp, offsets[run.tp], 0.0, 0, None, None, None, None, tp=run.tp)
         tables.changelog_queue.force_put_nowait(self.app.create_event(None, None, {}, end))
-
-    def wrote(self, changelog: TP, offset: int) -> None:
-        """What the app itself wrote to a changelog, up to this offset, is in its table.
-
-        Without it the recovery after a rebalance reads all of that again, also for partitions that stay here.
-        """
-        offsets = self.app.tables.recovery.active_offsets
-        if changelog in offsets:
-            offsets[changelog] = max(offset, -1 if offsets[changelog] is None else offsets[changelog])
 
     def pause_partitions(self, tps: Iterable[TP]) -> None:
         """Stop taking from partitions; changelogs are not fetched either."""
@@ -487,6 +515,20 @@ class Consumer(driver.Consumer):
             await self._wait_for_ack(timeout=1.0)
         await self.maybe_wait_for_commit_to_finish()  # one that began before the last ack
         await self.commit_and_end_transactions()
+
+
+class TableManager(FaustTableManager):
+    """Registers its tables as soon as there is a consumer; Faust's own waits a second for it."""
+
+    app: Any
+
+    async def on_start(self) -> None:
+        """Begin."""
+        while not self.should_stop and self.app.consumer._thread._consumer is None:
+            await self.sleep(HELD_WAIT_S)
+        if not self.should_stop:
+            await self._update_channels()
+            await self.recovery.start()
 
 
 class Transport(driver.Transport):

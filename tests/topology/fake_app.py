@@ -7,6 +7,7 @@ from faust.types import TP
 
 from schemas.instrument import Instrument, load
 from topology.stages.partition import Partition
+from topology.table import States
 from topology.web.routing import Router
 from topology.web.views import Views
 
@@ -27,7 +28,9 @@ class FakeApp:
         self.should_stop = False
         self.rebalancing = False
         self.rebalancing_count = 0
-        self.recovery = SimpleNamespace(in_recovery=False, active_stats=dict)
+        self.recovery = SimpleNamespace(
+            in_recovery=False, active_stats=dict, standby_tps=set(), standby_offsets={}, standby_highwaters={}
+        )
         self.tables = FakeTables(self.recovery)
         self.conf = SimpleNamespace(canonical_url="http://127.0.0.1:6066")
         known = {"http://127.0.0.1:6066": [0, 1], **elsewhere}
@@ -52,7 +55,7 @@ def views_of(partition: Partition, instruments: dict[str, Instrument]) -> Views:
     app: Any = FakeApp({})
     app.consumer.assignment = lambda: {TP("market.raw", number) for number in range(4)}
     app.consumer_generation_id = 1
-    app.tables["symbols"] = SimpleNamespace(data={})
+    app.tables["symbols"] = SimpleNamespace(data=SimpleNamespace(states=lambda _number: States()))
     lane = SimpleNamespace(task=SimpleNamespace(partition=partition))
     tasks: Any = SimpleNamespace(lanes={partition.number: lane})
     return Views(app, tasks, "", instruments)

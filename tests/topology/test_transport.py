@@ -345,17 +345,6 @@ def test_fetch_wait_and_isolation_level_reach_aiokafka() -> None:
     assert consumer._fetch_max_wait_ms == transport.FETCH_WAIT_MS
 
 
-def test_what_the_app_wrote_to_a_changelog_is_not_read_again() -> None:
-    _, consumer = unconnected()
-    offsets = consumer.app.tables.recovery.active_offsets
-    owned, lost = TP("changelog", 0), TP("changelog", 1)
-    offsets[owned] = None
-    for offset in (5, 9, 7):
-        consumer.wrote(owned, offset)
-    consumer.wrote(lost, 5)
-    assert dict(offsets) == {owned: 9}
-
-
 # Real workers on a real Kafka. What a worker has processed it notes in a file, before the batch is acked.
 
 

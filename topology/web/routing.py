@@ -79,6 +79,16 @@ class Router:
             raise Unavailable(reason)
         return sorted(tp.partition for tp in self._app.consumer.assignment() if tp.topic == self._raw)
 
+    def standbys(self) -> dict[int, int]:
+        """The partitions whose state is held here for another worker, and how many changelog records it is behind."""
+        recovery = self._app.tables.recovery
+        known, highwaters = recovery.standby_offsets, recovery.standby_highwaters
+        return {
+            tp.partition: max(0, highwaters[tp] - (-1 if known[tp] is None else known[tp]))
+            for tp in sorted(recovery.standby_tps)
+            if tp in highwaters
+        }
+
     def partition(self, number: int) -> Partition:
         """The state of one of this worker's partitions. Raises Unavailable."""
         lane = self._tasks.lanes.get(number)
@@ -155,13 +165,11 @@ class Router:
     def _recovered(self, number: int) -> Partition:
         """The state of a partition of which no record has come since it was assigned."""
         task = Task(number, self._instruments, self._codec)
-        count = self.count
-        for key, value in self._app.tables["symbols"].data.items():
-            if partition_of(key, count) == number:
-                try:
-                    task.load(key, value)
-                except ValueError as error:
-                    raise Unavailable(str(error)) from error
+        for key, value in self._app.tables["symbols"].data.states(number).values.items():
+            try:
+                task.load(key, value)
+            except ValueError as error:
+                raise Unavailable(str(error)) from error
         return task.partition
 
 

@@ -156,7 +156,8 @@ class Views:
         """200 once the worker has partitions and their state."""
         if reason := self._unready():
             return _error(503, reason, retry=True)
-        return _json({"status": "ready", "partitions": self._router.numbers()})
+        standby = {str(number): behind for number, behind in self._router.standbys().items()}
+        return _json({"status": "ready", "partitions": self._router.numbers(), "standby": standby})
 
     async def _all(self, request: Request, name: str, rows_of: Rows, path: str = "") -> tuple[list[Row], Row]:
         """Rows of every symbol of every worker, and what to know about them. The others give theirs at a path."""
