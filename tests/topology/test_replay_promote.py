@@ -181,3 +181,5 @@ def test_a_dropped_replay_leaves_nothing_and_the_live_system_alone(base: Base) -
     assert table_rows(base) == live
     code, output = base.replay("compare", "stricter")
     assert (code, "there is no replay replay-stricter" in output) == (2, True)
+    code, output = base.replay("drop", "stricter", "--yes")
+    assert (code, "there is no replay replay-stricter" in output) == (1, True)

@@ -33,7 +33,7 @@ def drop(settings: Settings, name: str) -> list[str]:
             raise ConfigError(f"the promotion of {run} was interrupted: `tickloom replay promote {run}` first")
         done = admin.delete_run(settings.kafka, run)
         done += _rows(connection, run)
-        is_known = ledger.find(connection, run) is not None or done
+        is_known = bool(done) or ledger.find(connection, run) is not None
         for path in (folder, settings.data_dir / run, settings.data_dir / f"sink-{run}"):
             if path.is_dir():
                 shutil.rmtree(path)
