@@ -19,6 +19,7 @@ CORE = [
     "schemas/codec.py",
     "schemas/record.py",
     "schemas/topics.py",
+    "topology/batch.py",
     "topology/stages/best_price.py",
     "topology/stages/candle.py",
     "topology/stages/dedup.py",

@@ -69,7 +69,7 @@ def _tickloom(delivery: str) -> Callable[[Rig, Input], Trial]:
         kafka.reset(rig.client, rig.broker, run)
         outputs = {topic.name: topics.named(topic.name, run) for topic in check.OUTPUTS}
         settings = msgspec.structs.replace(source.settings, delivery=delivery)
-        return Trial(WORKER, settings, admin.app_id(run), outputs, "0 states recovered", source.outputs)
+        return Trial(WORKER, settings, admin.app_id(run), outputs, "0 states loaded", source.outputs)
 
     return prepare
 

@@ -9,12 +9,15 @@ import struct
 import traceback
 from typing import Any, Final
 
+from librt.strings import BytesWriter
 from mypy_extensions import i64
 
 from schemas import flags, topics
+from schemas.avro import put_long
 from schemas.codec import Codec, DecodeError
 from schemas.instrument import Instrument
 from schemas.record import Best, Clock, Quote, Record, Rejected, Trade
+from topology.batch import Records, encode_headers
 from topology.dead_letters import letter
 from topology.stages.partition import Partition
 from topology.stages.pipeline import Made
@@ -23,12 +26,10 @@ MILLISECOND: Final = 1_000_000
 ERROR_LENGTH: Final = 2_000  # of a traceback in a header
 
 _OFFSET: Final = struct.Struct(">q")
+_ONE_HEADER: Final = encode_headers([(topics.OFFSET_HEADER, b"")])[:-1]  # but for its value
 _NUMBER_OF: Final[dict[type, int]] = {kind: topics.TOPICS.index(topic) for kind, topic in topics.OUTPUT_OF.items()}
 _SYMBOL_KEY: Final = (topics.TOPICS.index(topics.TICK), topics.TOPICS.index(topics.BEST))
 _DEAD_LETTER: Final = topics.TOPICS.index(topics.DEAD_LETTER)
-
-#: (key, value, headers) of a record to be produced.
-Produced = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]
 
 
 class Task:
@@ -38,7 +39,7 @@ class Task:
         self.number = number
         self.partition = Partition(number, instruments)
         self.codec = codec
-        self.outputs: list[list[Produced]] = [[] for _ in topics.TOPICS]  # in the order of TOPICS
+        self.outputs = [Records() for _ in topics.TOPICS]
         self.waiting = 0  # how many outputs
         self.offset = -1  # of the last record processed
         self.processed = 0  # records, since assignment
@@ -79,12 +80,12 @@ class Task:
     def _encode(self, made: list[Made], decoded: Record, value: bytes) -> None:
         codec = self.codec
         origin: i64 = -1
-        headers: list[tuple[str, bytes]] = []
+        headers = b""
         for each in made:
             output = each.record
             if each.offset != origin:  # most outputs of a record share it
                 origin = each.offset
-                headers = [(topics.OFFSET_HEADER, str(origin).encode())]
+                headers = _from_offset(origin)
             number: i64 = _NUMBER_OF[type(output)]
             if isinstance(output, (Quote, Best, Trade)):
                 key = self._key(output.symbol)
@@ -94,7 +95,7 @@ class Task:
                 encoded = codec.encode(output)
             else:
                 encoded = value  # an accepted tick that nothing changed: the bytes as they came
-            self.outputs[number].append((key, encoded, headers))
+            self.outputs[number].add(key, encoded, headers)
         self.waiting += len(made)
 
     def _key(self, name: str) -> bytes:
@@ -105,13 +106,14 @@ class Task:
 
     def _dead_letter(self, record: Any, reason: str, error: str) -> None:
         self.dead_letters[reason] = self.dead_letters.get(reason, 0) + 1
-        self.outputs[_DEAD_LETTER].append(letter.write(record, reason, error))
+        key, kept, headers = letter.write(record, reason, error)
+        self.outputs[_DEAD_LETTER].add(key, kept, encode_headers(headers))
         self.waiting += 1
 
-    def take(self) -> list[list[Produced]]:
+    def take(self) -> list[Records]:
         """Hand over the outputs made since the last time, by topic in the order of TOPICS."""
         outputs = self.outputs
-        self.outputs = [[] for _ in topics.TOPICS]
+        self.outputs = [Records() for _ in topics.TOPICS]
         self.waiting = 0
         return outputs
 
@@ -136,6 +138,16 @@ def _symbol_of(record: Record) -> str:
     if isinstance(record, Clock):
         return ""
     return record.symbol
+
+
+def _from_offset(origin: i64) -> bytes:
+    """The headers of an output."""
+    digits = str(origin).encode()
+    out = BytesWriter()
+    out.write(_ONE_HEADER)
+    put_long(out, len(digits))
+    out.write(digits)
+    return out.getvalue()
 
 
 def applied_offset(value: bytes) -> int:

@@ -13,6 +13,7 @@ from librt.vecs import append, vec
 from mypy_extensions import i64, mypyc_attr
 
 from bench.peers.codec import Quote, best_bytes, candle_bytes, quote_of
+from topology.batch import NO_HEADERS, Records
 
 MINUTE: Final = 60_000_000_000
 STALE: Final = 5_000_000_000  # a source not heard for longer takes no part in the best price
@@ -24,10 +25,6 @@ TICK: Final = 0
 BEST: Final = 1
 CANDLE: Final = 2
 
-#: (key, value, headers) of a record to be produced.
-Produced = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]
-
-_NO_HEADERS: Final[list[tuple[str, bytes]]] = []
 _OFFSET: Final = struct.Struct(">q")
 _PARTITION: Final = b"#"  # the partition's own record in the changelog; no symbol begins with it
 
@@ -152,7 +149,7 @@ class Work:
         self.changed: list[Symbol] = []  # since the last save
         self.saved: i64 = -1  # every symbol has applied everything up to this offset
         self.offset: i64 = -1  # of the last record processed
-        self.outputs: list[list[Produced]] = [[] for _ in OUTPUTS]
+        self.outputs = [Records() for _ in OUTPUTS]
 
     def process(self, records: list[Any]) -> None:
         """Apply fetched records (``aiokafka.ConsumerRecord``) in their order. Raises ValueError, IndexError."""
@@ -180,19 +177,19 @@ class Work:
             source.recv = quote.ts_recv
             source.bid = quote.bid
             source.ask = quote.ask
-            ticks.append((key, value, _NO_HEADERS))
-            bests.append((key, symbol.best(quote.ts_recv), _NO_HEADERS))
+            ticks.add(key, value, NO_HEADERS)
+            bests.add(key, symbol.best(quote.ts_recv), NO_HEADERS)
             start: i64 = source.start
             candle = source.to_candle(quote)
             if candle is not NONE:
-                candles.append((b"%b|%b|%d" % (key, source.name.encode(), start), candle, _NO_HEADERS))
+                candles.add(b"%b|%b|%d" % (key, source.name.encode(), start), candle, NO_HEADERS)
         self.offset = records[-1].offset
         self.waiting = len(ticks) + len(bests) + len(candles)
 
-    def take(self) -> list[list[Produced]]:
+    def take(self) -> list[Records]:
         """Hand over the outputs made since the last time, in the order of OUTPUTS."""
         outputs = self.outputs
-        self.outputs = [[] for _ in OUTPUTS]
+        self.outputs = [Records() for _ in OUTPUTS]
         self.waiting = 0
         return outputs
 

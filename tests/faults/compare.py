@@ -26,9 +26,10 @@ from tests.faults import log
 from tests.faults.feed import Digest
 from tests.faults.log import Record
 from topology import admin
+from topology.batch import Produced
 from topology.storage.tables import DeadLetter
 from topology.storage.writer import Refused, Writer
-from topology.task import Produced, Task
+from topology.task import Task
 
 EXAMPLES: Final = 5  # differences shown, of each place
 SHOWN: Final = 160  # characters of a value
@@ -265,7 +266,9 @@ def rows(connection: psycopg.Connection[Any], table: str, run: str, reference: s
     found = []
     for what, pair in (("row missing", (reference, run)), ("row not in the undisturbed run", (run, reference))):
         without = sql.SQL("{} EXCEPT ALL {}").format(some, some)
-        found += [Difference(f"table {table}", what, str(row)) for row in connection.execute(without, pair)]
+        found += [
+            Difference(f"table {table}", what, str(row)[: 2 * SHOWN]) for row in connection.execute(without, pair)
+        ]
     count = connection.execute(
         sql.SQL("SELECT count(*) FROM {} WHERE run = %s").format(sql.Identifier(table)), [reference]
     ).fetchone()

@@ -50,7 +50,7 @@ def test_two_processes_share_the_work_and_end_together(
     finally:
         both.kill()
     assert_as_expected(stack.broker, run_name, exactly=True)
-    took = [line for line in both.log.read_text().splitlines() if "states recovered" in line]
+    took = [line for line in both.log.read_text().splitlines() if "states loaded" in line]
     assert len({line.split("] [")[1] for line in took}) == 2  # process ids
 
 
