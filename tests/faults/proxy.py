@@ -29,7 +29,7 @@ class Proxy:
 
     def cut(self, port: int) -> int:
         """Reset every connection; say how many there were."""
-        return self._do(self._cut(port))
+        return int(self._do(self._cut(port)))
 
     def close(self) -> None:
         """End."""

@@ -17,7 +17,8 @@ from schemas.instrument import load
 from schemas.record import Clock, Quote
 from tests.faults import compare, feed, suite
 from tests.faults.breakages import BREAKAGES, Breakage, BreakageError, Edit
-from tests.faults.compare import Compared, Item, Record
+from tests.faults.compare import Compared, Item
+from tests.faults.log import Record
 from tests.faults.programs import ROOT
 from tests.faults.proxy import Proxy
 from tests.faults.scenarios import SCENARIOS, Scenario
