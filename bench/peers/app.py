@@ -16,8 +16,9 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from bench.peers.work import OUTPUTS, Work
 from topology.agents import Tasks
-from topology.app import BYTES, App, StateTable, drive, new_producer, run
+from topology.app import BYTES, App, drive, new_producer, run
 from topology.delivery import COMMIT_SECONDS
+from topology.table import StateTable
 from topology.transport import SETTINGS
 
 PARTITIONS: Final = 4
@@ -62,7 +63,11 @@ def build(broker: str, name: str, source: str, folder: str, delivery: str) -> Ap
         commit_seconds=COMMIT_SECONDS[delivery],
     )
     drive(app, app.topic(source, **BYTES), tasks)
-    app.task(tasks.start)
+
+    async def start() -> None:
+        await tasks.start()
+
+    app.task(start)
     return app
 
 
