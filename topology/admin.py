@@ -513,14 +513,14 @@ def _lag(admin: Client, group: str, topics: list[str]) -> dict[str, dict[int, in
         for topic, partitions in ends.items()
     }
     short = {place: offset for place, offset in since.items() if 0 < lag[place[0]][place[1]] <= LOOKED_INTO}
-    for topic, number in _markers_only(admin, short):
+    for topic, number in without_records(admin, {at: (offset, ends[at[0]][at[1]]) for at, offset in short.items()}):
         lag[topic][number] = 0
     return lag
 
 
-def _markers_only(admin: Client, since: dict[tuple[str, int], int]) -> list[tuple[str, int]]:
-    """Of the partitions those in which a reader of what is committed finds no record from an offset on."""
-    if not since:
+def without_records(admin: Client, spans: dict[tuple[str, int], tuple[int, int]]) -> list[tuple[str, int]]:
+    """Of the partitions those with nothing but markers of transactions from an offset on, up to another."""
+    if not spans:
         return []
     settings: dict[str, Any] = {
         **client(admin.cluster),
@@ -533,17 +533,18 @@ def _markers_only(admin: Client, since: dict[tuple[str, int], int]) -> list[tupl
         "log_level": 0,
     }
     consumer = Consumer(settings)
-    left, found = set(since), []
+    left, found = set(spans), []
     limit = time.monotonic() + ANSWER_S
     try:
-        consumer.assign([TopicPartition(*place, offset) for place, offset in since.items()])
+        consumer.assign([TopicPartition(*place, since) for place, (since, _) in spans.items()])
         while left and time.monotonic() < limit:
             for message in consumer.consume(100, timeout=0.1):
                 place = (message.topic() or "", message.partition() or 0)
                 error = message.error()
-                if error is not None and error.code() == KafkaError._PARTITION_EOF and place in left:
+                at_end = error is not None and error.code() == KafkaError._PARTITION_EOF
+                if place in left and (at_end or (error is None and (message.offset() or 0) >= spans[place][1])):
                     found.append(place)
-                if error is None or error.code() == KafkaError._PARTITION_EOF:
+                if at_end or error is None:
                     left.discard(place)
     finally:
         consumer.close()

@@ -108,8 +108,7 @@ def _ahead(client: Any, run: str, stored: Offsets) -> list[TopicPartition]:
     group = admin.sink_id(run)
     ends = admin.offsets(client, [named(topic.name, run) for topic in SUNK], admin.LATEST)
     partitions = [(topic, number) for topic, numbers in ends.items() for number in numbers]
-    return [
-        TopicPartition(*at, stored.get(at, 0))
-        for at, offset in admin.committed(client, group, partitions).items()
-        if offset > stored.get(at, 0)
-    ]
+    committed = admin.committed(client, group, partitions)
+    ahead = {at: (stored.get(at, 0), offset) for at, offset in committed.items() if offset > stored.get(at, 0)}
+    same = set(admin.without_records(client, ahead))  # markers of transactions are read, not stored
+    return [TopicPartition(*at, since) for at, (since, _) in ahead.items() if at not in same]
