@@ -75,6 +75,7 @@ def build(settings: Settings) -> App:
     app = App(
         admin.app_id(run),
         broker="tickloom://" + ";".join(settings.brokers),
+        broker_credentials=config.faust_credentials(settings),
         datadir=str(data),
         web_host=settings.web_host,
         web_bind=settings.web_host,
@@ -96,7 +97,7 @@ def build(settings: Settings) -> App:
         raw,
         [topics.named(topic.name, run) for topic in topics.TOPICS],
         task=lambda number: Task(number, instruments, codec),
-        producer=partial(new_producer, settings.brokers),
+        producer=partial(new_producer, config.aiokafka_options(settings)),
         delivery=settings.delivery,
         commit_seconds=settings.commit_seconds or COMMIT_SECONDS[settings.delivery],
     )
@@ -104,10 +105,10 @@ def build(settings: Settings) -> App:
     drive(app, source, tasks)
 
     async def start() -> None:
-        wrong = await asyncio.to_thread(admin.check_topics, settings.broker, run)
+        wrong = await asyncio.to_thread(admin.check_topics, settings.kafka, run)
         if wrong:
             end("; ".join(wrong))
-        watch = await asyncio.to_thread(Watch, settings.broker, run)
+        watch = await asyncio.to_thread(Watch, settings.kafka, run)
         await tasks.start(watch)
         while not app.should_stop:
             await asyncio.sleep(EVERY_S)
@@ -156,10 +157,13 @@ def drive(app: App, source: Any, tasks: Tasks) -> None:
         await tasks.close({tp.partition for tp in revoked if tp.topic == tasks.raw})
 
 
-def new_producer(brokers: list[str], transactional_id: str | None) -> AIOKafkaProducer:
-    """Make a producer for one lane, or with no id the one for all lanes that need no transactions."""
+def new_producer(kafka: dict[str, Any], transactional_id: str | None) -> AIOKafkaProducer:
+    """Make a producer for one lane, or with no id the one for all lanes that need no transactions.
+
+    ``kafka``: where it is and how to get in, as `config.aiokafka_options` gives it.
+    """
     return AIOKafkaProducer(
-        bootstrap_servers=brokers,
+        **kafka,
         acks="all",
         enable_idempotence=True,
         transactional_id=transactional_id,
@@ -173,7 +177,7 @@ def new_producer(brokers: list[str], transactional_id: str | None) -> AIOKafkaPr
 
 def run_worker(settings: Settings) -> None:
     """Run a worker until SIGTERM or Ctrl-C. Raises ConfigError where the cluster is not fit for it."""
-    wrong = admin.check_topics(settings.broker, settings.run)
+    wrong = admin.check_topics(settings.kafka, settings.run)
     if wrong:
         raise ConfigError("; ".join(wrong))
     run(build(settings))

@@ -237,6 +237,16 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             if not answer.error_code:  # else it had left, or its session had run out
                 self.log.info("signed off the worker that has died here: %s", former)
 
+    async def on_thread_stop(self) -> None:
+        """Leave the group. Where a connection has just gone aiokafka lets its own cancellation out of that.
+
+        Mode's thread would die of it without a word, and the worker wait for the thread for ever.
+        """
+        try:
+            await super().on_thread_stop()
+        except (asyncio.CancelledError, KafkaError) as error:
+            self.log.warning("the consumer did not end in order: %r", error)
+
     async def fetch(self, wanted: frozenset[TP]) -> list[Run]:
         """Called from the app's loop: runs as soon as there are any; none when woken, or after IDLE_WAIT_S."""
         request = asyncio.run_coroutine_threadsafe(self._fetch(wanted), self.thread_loop)

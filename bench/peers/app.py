@@ -58,7 +58,7 @@ def build(broker: str, name: str, source: str, folder: str, delivery: str) -> Ap
         source,
         [f"peer-{output}-{name}" for output in OUTPUTS],
         task=Work,
-        producer=partial(new_producer, [broker]),
+        producer=partial(new_producer, {"bootstrap_servers": broker}),
         delivery=delivery,
         commit_seconds=COMMIT_SECONDS[delivery],
     )
