@@ -51,11 +51,10 @@ Environment, or the same keys in tickloom.yaml (or where TICKLOOM_CONFIG points)
   TICKLOOM_COMMIT_SECONDS  between two commits  [default: 0.1; at least once: 1]
   TICKLOOM_STANDBY      how many others hold a worker's state ready  [default: 0]
   TICKLOOM_SESSION_SECONDS  a worker so long silent is dead        [default: 6]
-  TICKLOOM_WEB_HOST, TICKLOOM_WEB_PORT  web views      [default: 127.0.0.1:6066]
+  TICKLOOM_WEB_HOST, TICKLOOM_WEB_PORT, TICKLOOM_SINK_WEB_PORT   [127.0.0.1:6066 and 6067]
   SCHEMA_REGISTRY_URL   Avro in Confluent's framing, with this registry
 
 Examples:
-  tickloom demo --seconds 90
   tickloom import 20240105_quote.zip --source fxcm --symbol EURUSD
   tickloom replay --from 2024-01-05 --config tighter.yaml --run tighter
   tickloom candles EURUSD --from 2024-01-05T08:00 --to 2024-01-05T09:00

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 DEFAULT_FILE = Path("tickloom.yaml")
 DEFAULT_WEB_PORT = 6066  # as every Faust user expects
+DEFAULT_SINK_WEB_PORT = 6067
 CONFIG = "TICKLOOM_CONFIG"
 DELIVERIES = ("exactly_once", "at_least_once")
 ELSEWHERE = (CONFIG, "TICKLOOM_PURE")  # read here and by setup.py
@@ -54,6 +55,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     session_seconds: float = 6.0  # a worker that is silent for so long is dead; Kafka's own minimum is 6
     web_host: str = "127.0.0.1"
     web_port: int = 0  # 0: 6066, or a free port where that is taken
+    sink_web_port: int = 0  # the same of the sink: 6067
 
     def __repr__(self) -> str:
         shown = {
@@ -214,15 +216,32 @@ def web_port(settings: Settings) -> int:
     """The port for the web views. Raises ConfigError where the one that was asked for is taken."""
     if settings.web_port:
         if not _is_free(settings.web_host, settings.web_port):
-            raise ConfigError(
-                f"port {settings.web_port} on {settings.web_host} is in use: set TICKLOOM_WEB_PORT to "
-                "another one, or to 0 for a free one"
-            )
+            raise ConfigError(_taken(settings.web_host, settings.web_port, "TICKLOOM_WEB_PORT"))
         return settings.web_port
     if _is_free(settings.web_host, DEFAULT_WEB_PORT):
         return DEFAULT_WEB_PORT
     with socket.create_server((settings.web_host, 0)) as probe:
         return int(probe.getsockname()[1])
+
+
+def sink_listener(settings: Settings) -> socket.socket:
+    """A socket that listens for the sink's web views, so that nobody takes its port in between.
+
+    Raises ConfigError where the port that was asked for is taken.
+    """
+    host = settings.web_host
+    try:
+        return socket.create_server((host, settings.sink_web_port or DEFAULT_SINK_WEB_PORT))
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise ConfigError(f"cannot listen on {host} (TICKLOOM_WEB_HOST, _SINK_WEB_PORT): {error}") from error
+    if settings.sink_web_port:
+        raise ConfigError(_taken(host, settings.sink_web_port, "TICKLOOM_SINK_WEB_PORT"))
+    return socket.create_server((host, 0))
+
+
+def _taken(host: str, port: int, variable: str) -> str:
+    return f"port {port} on {host} is in use: set {variable} to another one, or to 0 for a free one"
 
 
 def without_password(address: str) -> str:
@@ -276,9 +295,7 @@ def _from_file(named: str) -> dict[str, Any]:
         if value is None:
             continue
         if key == "kafka_password":
-            raise ConfigError(
-                f"{path}: kafka_password belongs in TICKLOOM_KAFKA_PASSWORD or kafka_password_file"
-            )
+            raise ConfigError(f"{path}: kafka_password belongs in TICKLOOM_KAFKA_PASSWORD or kafka_password_file")
         if isinstance(value, dict | list | bool):
             raise ConfigError(f"{path}: {key}: one text or number is expected")
         values[key] = _read(key, f"{path}: {key}", str(value))
@@ -389,4 +406,5 @@ READ: dict[str, Callable[[str], Any]] = {
     "session_seconds": _session_seconds,
     "web_host": str,
     "web_port": _port,
+    "sink_web_port": _port,
 }

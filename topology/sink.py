@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -38,6 +38,7 @@ from topology.storage.resume import resume, topic_ids
 from topology.storage.tables import DELETABLE, DeadLetter, Deleted, Row
 from topology.storage.writer import DatabaseSetBackError, Refused, Writer
 from topology.transport import SETTINGS
+from topology.web import sink_views
 
 BATCH_ROWS = 20_000  # of one transaction, about
 LINGER_S = 0.1  # how long a row waits for company
@@ -75,7 +76,7 @@ class Sink:
     """What is read and not yet committed, and the task that commits it."""
 
     def __init__(self, writer: Writer, codec: Codec, run: str, check: Callable[[], Awaitable[None]]) -> None:
-        self._writer = writer
+        self.writer = writer
         self._codec = codec
         self._check = check  # raises where the topics are not those that the database knows
         self._dead_letters = topics.named(topics.DEAD_LETTER.name, run)
@@ -84,13 +85,22 @@ class Sink:
         self._newest_only = {topics.named(topic.name, run) for topic in (topics.BEST, topics.STATUS)}
         self._producer: AIOKafkaProducer | None = None
         self._waiting: deque[Taken] = deque()
-        self._rows = 0  # in those that wait
+        self.waiting = 0  # rows in those that wait
         self._came = asyncio.Event()
         self._room = asyncio.Event()
         self._hurry = False
         self._spans: dict[tuple[str, int], Any] = {}  # the life of a partition with us, as the transport names it
         self._next: dict[tuple[str, int], int] = {}  # everything below is in the tables
-        self.written = 0
+        self.written = 0  # rows
+        self.refused: Counter[str] = Counter()  # rows that became dead letters, by reason
+        self.commits = 0
+        self.commit_seconds = 0.0  # that they took in all
+        self._waiting_since = 0.0
+
+    @property
+    def commit_age(self) -> float:
+        """How many seconds the oldest row waits to be committed; 0 where none does."""
+        return time.monotonic() - self._waiting_since if self._waiting_since else 0.0
 
     async def add(self, event: Any) -> None:
         """Take an event; returns as soon as more may come."""
@@ -107,9 +117,10 @@ class Sink:
         if topic in self._newest_only:
             taken.rows[:] = newest(taken.rows)
         self._waiting.append(taken)
-        self._rows += taken.size
+        self._waiting_since = self._waiting_since or time.monotonic()
+        self.waiting += taken.size
         self._came.set()
-        while self._rows >= BATCH_ROWS:
+        while self.waiting >= BATCH_ROWS:
             self._room.clear()
             await self._room.wait()
 
@@ -165,7 +176,11 @@ class Sink:
         reported = time.monotonic()
         while True:
             batch = await self._batch()
+            began = time.monotonic()
             await self._commit(batch)
+            self.commits += 1
+            self.commit_seconds += time.monotonic() - began
+            self._waiting_since = began if self._waiting else 0.0
             for taken in batch:
                 taken.event.ack()
             if time.monotonic() - reported > REPORT_S:
@@ -179,7 +194,7 @@ class Sink:
             self._came.clear()
             await self._came.wait()
         limit = time.monotonic() + LINGER_S
-        while not self._hurry and self._rows < BATCH_ROWS and (left := limit - time.monotonic()) > 0:
+        while not self._hurry and self.waiting < BATCH_ROWS and (left := limit - time.monotonic()) > 0:
             self._came.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._came.wait(), left)
@@ -188,7 +203,7 @@ class Sink:
         while self._waiting and size < BATCH_ROWS:
             batch.append(self._waiting.popleft())
             size += batch[-1].size
-        self._rows -= size
+        self.waiting -= size
         self._room.set()
         return batch
 
@@ -205,7 +220,7 @@ class Sink:
             offsets[taken.place] = max(first, taken.end)
         if refused:
             await self._refuse(refused)
-        await self._writer.write(rows, offsets, self._refuse)
+        await self.writer.write(rows, offsets, self._refuse)
         self._next.update(offsets)
         self.written += len(rows)
 
@@ -215,7 +230,7 @@ class Sink:
         new = {place: span for place, span in new.items() if self._spans.get(place) is not span}
         if new:
             await self._check()
-            stored = await self._writer.offsets()
+            stored = await self.writer.offsets()
             self._next.update({place: stored.get(place, 0) for place in new})
             self._spans.update(new)
 
@@ -230,6 +245,7 @@ class Sink:
             place: dict[str, Any] = {"key": key, "partition": record.partition, "headers": headers}
             sent.append(await self._producer.send(self._dead_letters, value, **place))
         await asyncio.gather(*sent)
+        self.refused.update(reason for _, reason, _ in refused)
         (_, _, record), reason, error = refused[0]
         log.error(
             "%d records went to %s, the first %s %d:%d %s (%s)",
@@ -289,6 +305,7 @@ class App(faust.App):
 def build(settings: Settings, ids: dict[str, str]) -> App:
     """Make the application; nothing is connected yet."""
     run = settings.run
+    listener = config.sink_listener(settings)
     directory = settings.data_dir / f"sink-{run or 'live'}"  # Faust wants one; nothing is kept in it
     directory.mkdir(parents=True, exist_ok=True)
     app = App(
@@ -296,7 +313,9 @@ def build(settings: Settings, ids: dict[str, str]) -> App:
         broker="tickloom://" + ";".join(settings.brokers),
         broker_credentials=config.faust_credentials(settings),
         datadir=str(directory),
-        web_enabled=False,
+        web_host=settings.web_host,
+        web_bind=settings.web_host,
+        web_port=listener.getsockname()[1],
         **SETTINGS,
     )
     names = [topics.named(topic.name, run) for topic in SUNK]
@@ -331,6 +350,7 @@ def build(settings: Settings, ids: dict[str, str]) -> App:
 
     app.task(start)
     app.timer(LOOK_S)(look)
+    sink_views.install(app, sink, listener, run)
     return app
 
 

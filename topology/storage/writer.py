@@ -67,6 +67,8 @@ class Writer:
         self._units = {unit[0]: unit for unit in tables.units(instruments)}
         self._connection: AsyncConnection | None = None
         self._committed: dict[tuple[str, int], int] = {}
+        self.retries = 0  # attempts that failed as the database was away
+        self.away_since = 0.0  # time.monotonic(); 0: it is there
 
     async def offsets(self) -> dict[tuple[str, int], int]:
         """How far each (topic, partition) is in the tables."""
@@ -118,12 +120,14 @@ class Writer:
                 if not _is_of_the_server(error):
                     raise
                 await self.close()
+                self.retries += 1
                 if not since:
-                    since = time.monotonic()
+                    since = self.away_since = time.monotonic()
                     log.warning("%s; nothing is lost, the sink waits for it", " ".join(str(error).split()))
             else:
                 if since:
                     log.warning("the database is back after %.1f s", time.monotonic() - since)
+                self.away_since = 0.0
                 return result
             await asyncio.sleep(wait * random.uniform(0.5, 1.0))
             wait = min(wait * 2, LONGEST_WAIT_S)

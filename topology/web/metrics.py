@@ -38,7 +38,7 @@ class WorkerCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All metrics as they are now."""
-        yield _gauge("worker_ready", "1 where the worker is assigned and recovered.", (), {(): not self._ready()})
+        yield gauge("worker_ready", "1 where the worker is assigned and recovered.", (), {(): not self._ready()})
         lanes = sorted(self._lanes.items())
         yield from self._partitions(lanes)
         yield from _symbols(lanes)
@@ -47,19 +47,19 @@ class WorkerCollector(Collector):
     def _partitions(self, lanes: list[tuple[int, Lane]]) -> Iterator[Metric]:
         by = ("partition",)
         tasks = {(str(number),): lane.task for number, lane in lanes}
-        yield _counter(
+        yield counter(
             "records_processed",
             "Records of market.raw, since the partition was assigned.",
             by,
             {key: task.processed for key, task in tasks.items()},
         )
-        yield _counter(
+        yield counter(
             "dead_letters",
             "Records that could not be decoded or applied, since the partition was assigned.",
             (*by, "reason"),
             {(*key, reason): n for key, task in tasks.items() for reason, n in task.dead_letters.items()},
         )
-        yield _gauge(
+        yield gauge(
             "consumer_lag_records",
             "Records of market.raw behind the last one processed.",
             by,
@@ -69,7 +69,7 @@ class WorkerCollector(Collector):
                 if (end := self._end(number)) is not None
             },
         )
-        yield _gauge(
+        yield gauge(
             "stream_time_seconds",
             "The partition's own time, as Unix time: of its newest clock record or symbol.",
             by,
@@ -78,13 +78,13 @@ class WorkerCollector(Collector):
                 for key, task in tasks.items()
             },
         )
-        yield _gauge(
+        yield gauge(
             "commit_age_seconds",
             "How long records that were processed wait to be made durable and committed.",
             by,
             {(str(number),): lane.commit_age for number, lane in lanes},
         )
-        yield _gauge(
+        yield gauge(
             "outputs_waiting_records",
             "Outputs made and not yet handed to the producer.",
             by,
@@ -92,8 +92,8 @@ class WorkerCollector(Collector):
         )
 
 
-def registry(collector: WorkerCollector) -> CollectorRegistry:
-    """The worker's metrics and those of its process: memory, CPU, open files, garbage collection."""
+def registry(collector: Collector) -> CollectorRegistry:
+    """A collector's metrics and those of its process: memory, CPU, open files, garbage collection."""
     found = CollectorRegistry(auto_describe=False)
     found.register(collector)
     ProcessCollector(registry=found)
@@ -115,7 +115,7 @@ def _symbols(lanes: list[tuple[int, Lane]]) -> Iterator[Metric]:
         for symbol in lane.task.partition.symbols.values():
             best = symbol.best.last
             states[(best.state if best else "no_source",)] += 1
-    yield _gauge("symbols", "Symbols by the state of their best price.", ("state",), states)
+    yield gauge("symbols", "Symbols by the state of their best price.", ("state",), states)
 
 
 def _sources(lanes: list[tuple[int, Lane]]) -> Iterator[Metric]:
@@ -135,23 +135,25 @@ def _sources(lanes: list[tuple[int, Lane]]) -> Iterator[Metric]:
         for status in liveness.NAMES:
             statuses[(source, status)] += 0
     by = ("partition", "source")
-    yield _counter("ticks_arrived", "Ticks that came in: accepted, held or rejected.", by, arrived)
-    yield _counter("ticks_accepted", "Ticks written to market.data.tick.", by, accepted)
-    yield _counter("ticks_rejected", "Ticks written to market.data.tick.rejected.", (*by, "reason"), rejected)
-    yield _gauge("ticks_held", "Suspected spikes, neither accepted nor rejected yet.", by, held)
-    yield _counter("gaps_opened", "Gaps found.", by, opened)
-    yield _gauge("gaps_open", "Gaps that are open now.", by, gaps)
-    yield _gauge("sources", "Sources of symbols by their status.", ("source", "status"), statuses)
+    yield counter("ticks_arrived", "Ticks that came in: accepted, held or rejected.", by, arrived)
+    yield counter("ticks_accepted", "Ticks written to market.data.tick.", by, accepted)
+    yield counter("ticks_rejected", "Ticks written to market.data.tick.rejected.", (*by, "reason"), rejected)
+    yield gauge("ticks_held", "Suspected spikes, neither accepted nor rejected yet.", by, held)
+    yield counter("gaps_opened", "Gaps found.", by, opened)
+    yield gauge("gaps_open", "Gaps that are open now.", by, gaps)
+    yield gauge("sources", "Sources of symbols by their status.", ("source", "status"), statuses)
 
 
-def _counter(name: str, doc: str, labels: Labels, values: Mapping[Labels, float]) -> Metric:
+def counter(name: str, doc: str, labels: Labels, values: Mapping[Labels, float]) -> Metric:
+    """A counter by labels; the name without ``tickloom_``."""
     family = CounterMetricFamily(f"tickloom_{name}", doc, labels=labels)
     for key, value in sorted(values.items()):
         family.add_metric(key, value)
     return family
 
 
-def _gauge(name: str, doc: str, labels: Labels, values: Mapping[Labels, float]) -> Metric:
+def gauge(name: str, doc: str, labels: Labels, values: Mapping[Labels, float]) -> Metric:
+    """A gauge by labels; the name without ``tickloom_``."""
     family = GaugeMetricFamily(f"tickloom_{name}", doc, labels=labels)
     for key, value in sorted(values.items()):
         family.add_metric(key, value)

@@ -53,8 +53,7 @@ Answer = Callable[..., Awaitable[Reply]]
 
 def install(app: faust.App, tasks: Tasks, settings: Settings, instruments: dict[str, Instrument]) -> None:
     """Add the views to an application that is not started yet, in place of Faust's own."""
-    for own in ("web_tables_enabled", "web_router_enabled", "web_stats_enabled", "web_graph_enabled"):
-        setattr(app.conf, own, False)
+    leave_out_fausts(app)
     views = Views(app, tasks, settings.run, instruments)
     pages: dict[str, Answer] = {
         "/": views.page,  # before Faust's own
@@ -69,7 +68,13 @@ def install(app: faust.App, tasks: Tasks, settings: Settings, instruments: dict[
     }
     for path, answer in pages.items():
         name = answer.__name__
-        app.page(path, name=name)(_handler(name, answer))
+        app.page(path, name=name)(handler(name, answer))
+
+
+def leave_out_fausts(app: faust.App) -> None:
+    """Turn off the views that Faust brings along."""
+    for own in ("web_tables_enabled", "web_router_enabled", "web_stats_enabled", "web_graph_enabled"):
+        setattr(app.conf, own, False)
 
 
 class Views:
@@ -94,14 +99,14 @@ class Views:
         rows, about = await self._all(
             request, "symbols", lambda symbol, partition: [state_view.summary(symbol, partition)]
         )
-        return _json({**about, "symbols": sorted(rows, key=lambda row: str(row["symbol"]))})
+        return json_reply({**about, "symbols": sorted(rows, key=lambda row: str(row["symbol"]))})
 
     async def symbol(self, request: Request, symbol: str) -> Reply:
         """Everything about one symbol, from the worker that has it."""
         if symbol not in self._instruments:
             close = difflib.get_close_matches(symbol.upper(), self._instruments, n=1)
             meant = f"did you mean {close[0]}?" if close else "/symbols lists those that have data"
-            return _error(404, f"{symbol} is not in instruments.yaml; {meant}")
+            return error_reply(404, f"{symbol} is not in instruments.yaml; {meant}")
         number, address = self._router.owner(symbol)
         if address and PASSED_ON in request.headers:
             raise Unavailable(f"partition {number} has just moved to worker {address}")
@@ -111,8 +116,8 @@ class Views:
         partition = self._router.partition(number)
         found = partition.symbols.get(symbol)
         if found is None:
-            return _error(404, f"no record of {symbol} has come yet (it belongs to partition {number})")
-        return _json({"run": self._run, "worker": self._router.address, **state_view.details(found, partition)})
+            return error_reply(404, f"no record of {symbol} has come yet (it belongs to partition {number})")
+        return json_reply({"run": self._run, "worker": self._router.address, **state_view.details(found, partition)})
 
     async def sources(self, request: Request) -> Reply:
         """The scoreboard: sums by source, and every source of every symbol unless ?totals=only."""
@@ -122,12 +127,12 @@ class Views:
             rows, about = await self._all(request, "sources", state_view.scores)
             rows.sort(key=lambda row: (str(row["source"]), str(row["symbol"])))
             answer |= {**about, "sources": rows}
-        return _json(answer)
+        return json_reply(answer)
 
     async def gaps(self, request: Request) -> Reply:
         """The gaps that are open, oldest first."""
         rows, about = await self._all(request, "gaps", state_view.open_gaps)
-        return _json({**about, "gaps": sorted(rows, key=lambda row: int(row["start_ns"]))})
+        return json_reply({**about, "gaps": sorted(rows, key=lambda row: int(row["start_ns"]))})
 
     async def topology(self, request: Request) -> Reply:
         """Nodes, topics and stores: JSON, or with ?format=text in the words of Kafka Streams."""
@@ -137,7 +142,7 @@ class Views:
         for number, address in sorted(self._router.addresses().items()):
             workers.setdefault(address, []).append(number)
         live = {"run": self._run, "worker": self._router.address, "partitions": workers}
-        return _json({**live, **describe.as_json(self._run), "dead_letter_reasons": DEAD_LETTER_REASONS})
+        return json_reply({**live, **describe.as_json(self._run), "dead_letter_reasons": DEAD_LETTER_REASONS})
 
     async def metrics(self, _request: Request) -> Reply:
         """This worker's metrics, in the format of Prometheus."""
@@ -147,17 +152,17 @@ class Views:
         """200 while the event loop turns (else there is no answer at all) and every partition's outputs are sent."""
         dead = [number for number, lane in sorted(self._tasks.lanes.items()) if lane.is_dead]
         if dead:
-            return _error(
+            return error_reply(
                 503, f"the delivery of partitions {', '.join(map(str, dead))} has stopped: restart the worker"
             )
-        return _json({"status": "ok"})
+        return json_reply({"status": "ok"})
 
     async def readyz(self, _request: Request) -> Reply:
         """200 once the worker has partitions and their state."""
         if reason := self._unready():
-            return _error(503, reason, retry=True)
+            return error_reply(503, reason, retry=True)
         standby = {str(number): behind for number, behind in self._router.standbys().items()}
-        return _json({"status": "ready", "partitions": self._router.numbers(), "standby": standby})
+        return json_reply({"status": "ready", "partitions": self._router.numbers(), "standby": standby})
 
     async def _all(self, request: Request, name: str, rows_of: Rows, path: str = "") -> tuple[list[Row], Row]:
         """Rows of every symbol of every worker, and what to know about them. The others give theirs at a path."""
@@ -189,14 +194,14 @@ class Views:
         return end
 
 
-def _handler(name: str, answer: Answer) -> Callable[..., Awaitable[Response]]:
+def handler(name: str, answer: Answer) -> Callable[..., Awaitable[Response]]:
     """A Faust view of an answer."""
 
     async def get(view: View, request: Request, **match: str) -> Response:
         try:
             reply = await answer(request, **match)
         except Unavailable as error:
-            reply = _error(503, str(error), retry=True)
+            reply = error_reply(503, str(error), retry=True)
         headers = {"Content-Type": "application/json", "Cache-Control": "no-store", **reply.headers}
         return view.bytes(reply.body, status=reply.status, headers=headers)
 
@@ -205,13 +210,15 @@ def _handler(name: str, answer: Answer) -> Callable[..., Awaitable[Response]]:
     return get
 
 
-def _json(data: Any) -> Reply:
+def json_reply(data: Any) -> Reply:
+    """Data as JSON, for people where it is short."""
     body = msgspec.json.encode(data)
     if len(body) < READABLE:
         body = msgspec.json.format(body, indent=2)
     return Reply(body + b"\n")
 
 
-def _error(status: int, text: str, *, retry: bool = False) -> Reply:
+def error_reply(status: int, text: str, *, retry: bool = False) -> Reply:
+    """One line that says what is wrong; ``retry``: soon it may not be."""
     headers = {"Retry-After": str(RETRY_S)} if retry else {}
     return Reply(msgspec.json.encode({"error": text}) + b"\n", status, headers)
