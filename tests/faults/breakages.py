@@ -148,7 +148,12 @@ BREAKAGES: Final = (
         (
             Edit(
                 "topology/sink.py",
-                f"            await self._commit(batch)\n{ACK_BATCH}",
+                ACK_BATCH,
+                "",
+            ),
+            Edit(
+                "topology/sink.py",
+                "            await self._commit(batch)\n",
                 f"{ACK_BATCH}            await self._commit(batch)\n",
             ),
             Edit("topology/storage/resume.py", "    _set_back(client, settings.run, stored)\n", ""),
