@@ -76,6 +76,10 @@ KNOWN_ERRORS = (
 )
 
 
+#: What the system says of a directory that can't be made, or written.
+UNUSABLE = (errno.ENOTDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS)
+
+
 def _known() -> dict[type[Exception], str]:
     """The classes above of which one can have been raised: their module is imported."""
     return {
@@ -91,6 +95,8 @@ def explain(error: Exception) -> str:
         text = error.args[0].str() or error.args[0].name()
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         text += ": make room, or set TICKLOOM_STATE and TICKLOOM_DATA to directories elsewhere"
+    if isinstance(error, OSError) and error.errno in UNUSABLE:
+        text += ": TICKLOOM_STATE and TICKLOOM_DATA must be directories that can be written"
     return before + (" ".join(text.split()) or type(error).__name__)
 
 
