@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from decimal import DecimalException
 from zoneinfo import ZoneInfo
 
-from schemas.instrument import ConfigError, mantissa
+from schemas.instrument import I64_MAX, ConfigError, mantissa
 
 MS = 1_000_000
 SECOND = 1_000_000_000
@@ -17,6 +17,7 @@ HOUR = 60 * MINUTE
 QUARTER = 15 * MINUTE  # no zone changes its offset at another time of day
 REMEMBERED = 50_000  # texts; a file with more distinct ones starts over
 LONGEST = 28  # digits that decimal arithmetic keeps exactly
+PLAIN = 18  # digits that fit 64 bits
 
 
 class Mantissas(dict[str, int]):
@@ -51,6 +52,14 @@ def exact(text: str, scale: int) -> int:
         raise ValueError("a field is empty")
     if len(text) > LONGEST:
         raise ValueError(f"{text[:LONGEST]!r}... is longer than {LONGEST} characters")
+    whole, _, part = text.partition(".")
+    if len(part) > scale:
+        part = part.rstrip("0")
+    digits = whole + part
+    if len(part) <= scale and len(digits) <= PLAIN and digits.isascii() and digits.isdigit():
+        value = int(digits) * 10 ** (scale - len(part))  # most of all texts: a fifth of the time
+        if value <= I64_MAX:
+            return value
     try:
         return mantissa(text, scale)
     except DecimalException as error:  # an exponent that no decimal can hold

@@ -4,7 +4,7 @@ import json
 import lzma
 import struct
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import Decimal, DecimalException
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.archive import dukascopy, histdata, lean, plain, truefx
-from connectors.archive.number import Mantissas, Zone, exact
+from connectors.archive.number import LONGEST, Mantissas, Zone, exact
 from schemas.instrument import ConfigError, Instrument, mantissa, text
 from schemas.record import Quote, Trade
 
@@ -76,6 +76,23 @@ def test_a_negative_size_is_refused_but_a_negative_price_is_left_to_the_stages()
     assert Mantissas(5)["-1.5"] == -150000
     with pytest.raises(ValueError, match="negative"):
         Mantissas(5, negative=False)["-1.5"]
+
+
+NUMBERS = st.from_regex(r"[-+]?[0-9]{0,20}\.?[0-9]{0,14}0{0,4}(e[0-9])?", fullmatch=True)
+
+
+@given(NUMBERS | st.text("0123456789._-+ eE٣", max_size=8), st.integers(0, 12))
+def test_plain_numbers_are_read_as_decimals_are(number, scale):
+    """The short way gives what the long one gives, or leaves it to it."""
+
+    def outcome(read):
+        try:
+            return read(number, scale)
+        except (ValueError, DecimalException):
+            return "refused"
+
+    if len(number) <= LONGEST and number.strip():
+        assert outcome(exact) == outcome(mantissa)
 
 
 def test_a_divisor_must_divide_exactly():

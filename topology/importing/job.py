@@ -34,6 +34,7 @@ from topology.running import Running, alone, bars, plain_console, stopping
 # Nobody waits for a single tick: large batches and few commits cost less.
 LINGER_MS: Final = 100
 COMMIT_SECONDS: Final = 1.0
+SHOW_S: Final = 0.1  # between two looks at how far the files are: there may be thousands of them
 SHOWN: Final = 10  # bad files and rows named one by one
 
 
@@ -155,10 +156,15 @@ class Import:
     def _write(self, history: History, progress: Progress) -> None:
         total = sum(file.size for file in self._files)
         reading = progress.add_task("reading", total=total, note="")
-        began = time.monotonic()
+        began = shown = time.monotonic()
 
         def report() -> None:
-            rate = history.rows / (time.monotonic() - began)
+            nonlocal shown
+            now = time.monotonic()
+            if now - shown < SHOW_S:
+                return
+            shown = now
+            rate = history.rows / (now - began)
             progress.update(
                 reading,
                 completed=sum(file.read for file in self._files),
