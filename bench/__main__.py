@@ -11,7 +11,7 @@ import click
 from confluent_kafka import KafkaException
 from rich.console import Console
 
-from bench import importing, latency, machine, report, state, throughput
+from bench import handover, importing, latency, machine, report, state, throughput
 from bench.peers import measure as peers_measure
 from bench.process import BenchError
 from bench.rig import Rig
@@ -19,7 +19,7 @@ from connectors.runtime.producer import ProducerError
 from deploy.local import LocalStackError
 from topology.admin import BrokerError
 
-MEASUREMENTS = ("throughput", "latency", "state", "import", "peers")
+MEASUREMENTS = ("throughput", "latency", "state", "handover", "import", "peers")
 
 
 @click.command()
@@ -78,6 +78,9 @@ def _measure(
         if "state" in only:
             rig.say("memory and recovery")
             results["state"] = {"rows": state.measure(rig, **({"ticks": 30, "kills": 1} if quick else {}))}
+        if "handover" in only:
+            rig.say("hand-over to a standby")
+            results["handover"] = handover.measure(rig, **({"ticks": 20, "kills": 1} if quick else {}))
         if "import" in only:
             rig.say("import")
             results["import"] = importing.measure(rig, scale=0.1 if quick else 1.0, runs=1 if quick else runs)

@@ -16,8 +16,8 @@ from typing import Any, Final
 import msgspec
 from confluent_kafka import TopicPartition
 
-from bench import kafka
-from bench.market import SECOND, Market, quotes
+from bench import kafka, market
+from bench.market import SECOND, START, Market, quotes
 from bench.process import BenchError, Process, worker
 from bench.rig import Rig
 from connectors.runtime.producer import RawProducer
@@ -28,36 +28,47 @@ from topology.config import Settings
 
 SESSION_S: Final = 1.5  # session_seconds of the workers
 RATE: Final = 1_000  # ticks a second while it happens
-KILLS: Final = 3
+KILLS: Final = 5
+SYMBOLS: Final = 1_000
+TICKS: Final = 160  # of each source, on average: windows and candles are full
+SECONDS: Final = 18 * 60
 READY_S: Final = 120.0
 SURE_S: Final = 0.2  # what Kafka appends later than this after the kill is not the dead worker's
-SETTLE_S: Final = 5.0  # for the standby to have read all
+SETTLE_S: Final = 3.0  # for all that the rebalance held up to be processed
 
 
-def measure(rig: Rig, settings: Settings, of: Market, since: int, *, kills: int = KILLS) -> dict[str, Any]:
-    """Kill one of two workers again and again; ``since``: seconds of the market that have been fed."""
+def measure(rig: Rig, *, ticks: int = TICKS, kills: int = KILLS) -> dict[str, Any]:
+    """Fill a worker's state, then kill one of two workers again and again."""
+    run = "bench-hand-over"
+    of = Market(SYMBOLS, SYMBOLS * 4 * ticks, SECONDS, even=True)
+    settings = rig.fill(run, of)
+    with worker(settings, rig.log(run)) as process, rig.progress("worker", of.ticks) as tell:
+        rig.await_worker(process, run, tell)
     settings = msgspec.structs.replace(settings, standby=1, session_seconds=SESSION_S)
     last = {(quote.symbol, quote.source): quote for quote in quotes(of)}
-    pair = [_start(rig, settings, number) for number in range(2)]
     taken: list[float] = []
     moved = 0
+    pair = [_start(rig, settings, number) for number in range(2)]
     try:
-        with _feed(rig, settings.run, list(last.values()), since) as feed:
+        with _feed(rig, run, list(last.values())) as feed:
             for number in range(kills):
-                _settle(pair, settings)
-                times = _kill(rig, settings, pair, number % 2)
+                _settle(pair, run)
+                times = _kill(rig, run, pair, number % 2)
                 taken.append(max(times.values()))
                 moved = max(moved, len(times))
                 feed.check()
+                rig.say(f"  {number + 1}/{kills}  {len(times)} partitions taken over in {taken[-1]:.2f} s")
                 pair[number % 2] = _start(rig, settings, number % 2)
     finally:
         for each in pair:
             each.kill()
     return {
+        "symbols": SYMBOLS,
+        "sources": len(market.SOURCES),
         "session_s": SESSION_S,
         "rate": RATE,
         "partitions": moved,
-        "seconds": [round(each, 2) for each in taken],
+        "kills_s": [round(each, 2) for each in taken],
         "median_s": round(statistics.median(taken), 2),
         "max_s": round(max(taken), 2),
     }
@@ -72,31 +83,42 @@ def _port(number: int) -> int:
     return 19_460 + number
 
 
-def _partitions(number: int) -> list[int]:
-    """Those of a worker; none while it isn't ready."""
+class _Ready(msgspec.Struct):
+    """What a worker says of itself; nothing while it is not ready."""
+
+    partitions: list[int] = []
+    standby: dict[int, int] = {}  # changelog records behind
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether it could take over: what is written while it looks is not yet read."""
+        return bool(self.partitions and self.standby) and sum(self.standby.values()) < RATE
+
+
+def _ask(number: int) -> _Ready:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{_port(number)}/readyz", timeout=2) as answer:
-            return list(msgspec.json.decode(answer.read())["partitions"])
+            return msgspec.json.decode(answer.read(), type=_Ready)
     except OSError:
-        return []
+        return _Ready()
 
 
-def _settle(pair: list[Process], settings: Settings) -> None:
-    """Wait until both workers have partitions, and their standbys had time to read."""
+def _settle(pair: list[Process], run: str) -> None:
+    """Wait until both workers have partitions, and the state of the other's."""
     limit = time.monotonic() + READY_S
-    while not all(_partitions(number) for number in range(2)):
+    while not all(_ask(number).is_warm for number in range(2)):
         for each in pair:
             each.check()
         if time.monotonic() > limit:
-            raise BenchError(f"two workers of {settings.run} were not ready after {READY_S:.0f} s")
+            raise BenchError(f"two workers of {run} were not ready after {READY_S:.0f} s")
         time.sleep(0.1)
     time.sleep(SETTLE_S)
 
 
-def _kill(rig: Rig, settings: Settings, pair: list[Process], victim: int) -> dict[int, float]:
+def _kill(rig: Rig, run: str, pair: list[Process], victim: int) -> dict[int, float]:
     """Kill a worker; seconds to the first new best price by partition."""
-    best = topics.named(topics.BEST.name, settings.run)
-    moving = set(_partitions(victim))
+    best = topics.named(topics.BEST.name, run)
+    moving = set(_ask(victim).partitions)
     at = [TopicPartition(best, number, end) for number, end in kafka.ends(rig.client, best).items() if number in moving]
     seen: dict[int, float] = {}
     with kafka.consumer(rig.broker, at, **{"isolation.level": "read_committed", "fetch.wait.max.ms": 20}) as consumer:
@@ -116,11 +138,10 @@ def _kill(rig: Rig, settings: Settings, pair: list[Process], victim: int) -> dic
 class _Feeder(threading.Thread):
     """Ticks of all symbols and sources in turn, each with a new price."""
 
-    def __init__(self, rig: Rig, run: str, last: list[Quote], since: int) -> None:
+    def __init__(self, rig: Rig, run: str, last: list[Quote]) -> None:
         super().__init__(daemon=True)
         self._producer = RawProducer(rig.broker, run, Codec())
         self._last = last
-        self._since = since
         self.over = threading.Event()
         self.failure: BaseException | None = None
 
@@ -138,7 +159,7 @@ class _Feeder(threading.Thread):
             while sent < (time.monotonic() - began) * RATE:
                 turn, which = divmod(sent, len(self._last))
                 quote = self._last[which]
-                at = self._since * SECOND + int(sent / RATE * SECOND)
+                at = START + SECONDS * SECOND + int(sent / RATE * SECOND)
                 up = turn % 2 * 2
                 self._producer.send(
                     replace(
@@ -156,8 +177,8 @@ class _Feeder(threading.Thread):
 
 
 @contextmanager
-def _feed(rig: Rig, run: str, last: list[Quote], since: int) -> Iterator[_Feeder]:
-    feeder = _Feeder(rig, run, last, since)
+def _feed(rig: Rig, run: str, last: list[Quote]) -> Iterator[_Feeder]:
+    feeder = _Feeder(rig, run, last)
     feeder.start()
     try:
         yield feeder

@@ -90,6 +90,9 @@ def targets(results: Results) -> Iterable[Target]:
         )
     if "peers" in results:
         yield from (Target(*figure) for figure in peers_report.targets(results["peers"]))
+    if row := results.get("handover"):
+        what = f"kill -9 to the standby's first best prices, {row['symbols']:,} symbols x {row['sources']}, median"
+        yield Target(what, row["median_s"], 3, "s", least=False)
     for row in results.get("state", {}).get("rows", []):
         size = f"{row['symbols']:,} symbols x {row['sources']}"
         if row["symbols"] == 100:
@@ -106,6 +109,8 @@ def markdown(results: Results) -> str:
         parts.append(_latency(results["latency"]))
     if "state" in results:
         parts.append(_state(results["state"]))
+    if "handover" in results:
+        parts.append(_handover(results["handover"]))
     if "import" in results:
         parts.append(_import(results["import"]))
     if "peers" in results:
@@ -207,6 +212,19 @@ def _state(section: dict[str, Any]) -> str:
     return f"### State: memory and recovery\n\n{_table(head, rows)}"
 
 
+def _handover(row: dict[str, Any]) -> str:
+    head = "symbols x sources | ticks/s meanwhile | partitions taken over | s, each kill | median | session timeout, s"
+    cells = (
+        f"{row['symbols']:,} x {row['sources']}",
+        f"{row['rate']:,}",
+        row["partitions"],
+        ", ".join(map(str, row["kills_s"])),
+        row["median_s"],
+        row["session_s"],
+    )
+    return f"### Hand-over: one of two workers killed, `standby = 1`\n\n{_table(head, [cells])}"
+
+
 def _share(results: Results) -> float:
     return round(statistics.median(row["ratio"] for row in results["import"]["runs"]), 2)
 
@@ -235,7 +253,7 @@ def _import(section: dict[str, Any]) -> str:
 
 def _machines(results: Results) -> str:
     lines = []
-    for name in ("throughput", "latency", "state", "import", "peers"):
+    for name in ("throughput", "latency", "state", "handover", "import", "peers"):
         if name in results:
             on = results[name]["on"]
             lines.append(

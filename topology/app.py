@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import faust
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import InvalidSessionTimeoutError
 from faust.types import TP
 
 from schemas import instrument, topics
@@ -58,6 +59,15 @@ class App(faust.App):
         # before Faust recovers their state: what an earlier owner could still commit would not be in it
         await self.tickloom.fence({tp.partition for tp in assigned if tp.topic == self.tickloom.raw})
         await super()._on_partitions_assigned(assigned, generation_id)
+
+    def _crash(self, reason: BaseException) -> None:
+        # of this or any other service; what a person can put right is one line
+        if isinstance(reason, InvalidSessionTimeoutError):
+            end(
+                f"Kafka allows no session of {self.conf.broker_session_timeout:g} s: set TICKLOOM_SESSION_SECONDS, or "
+                "the brokers' group.min.session.timeout.ms and group.max.session.timeout.ms"
+            )
+        super()._crash(reason)
 
     async def on_stop(self) -> None:
         """The worker ends: commit, then let the producers go."""

@@ -50,6 +50,7 @@ from faust.tables import TableManager as FaustTableManager
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, EventT
 from faust.types.tuples import ConsumerMessage, Message, ack_lock
+from mode import Service
 
 from topology.membership import Membership
 
@@ -61,6 +62,7 @@ FETCH_WAIT_MS: Final = 100  # how long a broker may hold a fetch; another partit
 PACE_S: Final = 0.002  # from a take to the next fetch: a fetch costs 0.2 ms of CPU, however little it brings
 IDLE_WAIT_S: Final = 0.1  # how long a request waits in the thread before it is renewed
 HELD_WAIT_S: Final = 0.01  # between two looks whether a rebalance is over
+GROUP_LOOK_S: Final = 1.0  # between two looks whether the group takes this worker
 LEAVE_S: Final = 5.0  # for the group to let a dead member go
 STOP_WAIT_S: Final = 20.0  # how long a rebalance or a stop waits for the batch that an agent is working on
 
@@ -367,6 +369,16 @@ class Consumer(driver.Consumer):
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    @Service.task
+    async def _watch_group(self) -> None:
+        """Crash where the group refuses this worker: before the first fetch nobody asks."""
+        while not self.should_stop:
+            await self.sleep(GROUP_LOOK_S)
+            client = self._thread._consumer
+            error = client._coordinator._pending_exception if client is not None else None
+            if error is not None:
+                await self.crash(error)
 
     # Delivery.
 

@@ -185,3 +185,9 @@ def test_a_topic_deleted_under_the_worker_ends_it(stack: Stack, run: str, worker
     name = admin.state_topic(run) if topic == "state" else topics.named(topic, run)
     admin._delete(admin.connect(stack.broker), name)
     assert name in last_words(worker)
+
+
+def test_a_session_that_kafka_does_not_allow_is_one_line(run: str, workers: Workers) -> None:
+    """Faust would wait for ever for a group that refuses it."""
+    workers.environment["TICKLOOM_SESSION_SECONDS"] = "0.5"  # the local stack allows 1 s
+    assert "TICKLOOM_SESSION_SECONDS" in last_words(start(workers))
