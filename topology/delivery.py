@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.codec import snappy_encode
-from aiokafka.errors import ProducerFenced
+from aiokafka.errors import OperationNotAttempted, ProducerFenced, UnknownTopicOrPartitionError
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import RecordMetadata, TopicPartition
@@ -122,6 +122,8 @@ class Lane:
             raise
         except ProducerFenced:
             end(f"partition {self.task.number} has been taken over by another worker while this one stood still")
+        except (OperationNotAttempted, UnknownTopicOrPartitionError):
+            end(f"partition {self.task.number}: a topic is missing: `tickloom topics check` says which")
         except Exception:  # noqa: BLE001  whatever it is, going on could ack what is not safe
             end(f"partition {self.task.number}: delivery failed", exc_info=True)
 

@@ -54,6 +54,8 @@ class Task:
         made = partition.out
         for record in records:
             offset: i64 = record.offset
+            if offset <= partition.offset:  # applied before a restart, dead letters too
+                continue
             value: bytes = record.value or b""
             milliseconds: i64 = record.timestamp
             try:
