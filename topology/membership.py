@@ -38,6 +38,10 @@ class Membership:
 
     def remember(self, member: str) -> None:
         """Write down the name of this worker; empty: it has left the group."""
-        if self._owned:
+        if not self._owned:
+            return
+        try:
             self._file.truncate(0)
             self._file.write(member.encode())
+        except OSError as error:  # a full disk: the group waits for a killed worker then, that is all
+            log.warning("%s can't be written: %s", self._file.name, error)

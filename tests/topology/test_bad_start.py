@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from deploy.local import Stack
-from tests.topology.processes import PARTITIONS, Process
+from tests.market import quote
+from tests.topology.processes import PARTITIONS, Process, produce, wait_for_no_lag
 from topology import admin
 
 pytestmark = pytest.mark.integration
@@ -84,3 +85,19 @@ def test_a_filesystem_that_can_only_be_read(
     said = last_words(environment, tmp_path, command, filesystem("size=4k,ro"))
     assert said.startswith("Error: [Errno 30] Read-only file system")
     assert "must be directories that can be written" in said
+
+
+def test_a_disk_that_is_full_stops_no_worker(
+    run: str, stack: Stack, environment: dict[str, str], tmp_path: Path, filesystem: Callable[[str], Path]
+) -> None:
+    """Its state is in Kafka and in memory: what it would have written down only makes a restart quicker."""
+    data = filesystem("size=4k,nr_inodes=100")
+    (data / run).mkdir()
+    (data / "fill").write_bytes(b"x" * 4096)
+    worker = Process(environment | {"TICKLOOM_DATA": str(data)}, "worker", log=tmp_path / "log")
+    try:
+        produce(stack.broker, run, [quote()])
+        wait_for_no_lag(stack.broker, run, [worker])
+        assert worker.stop() == 0
+    finally:
+        worker.kill()
