@@ -34,7 +34,7 @@ TICKS: Final = 160  # of each source, on average: windows and candles are full
 SECONDS: Final = 18 * 60
 READY_S: Final = 120.0
 SURE_S: Final = 0.2  # what Kafka appends later than this after the kill is not the dead worker's
-SETTLE_S: Final = 3.0  # for all that the rebalance held up to be processed
+SETTLE_S: Final = 3.0  # for the machine to become calm
 
 
 def measure(rig: Rig, *, ticks: int = TICKS, kills: int = KILLS) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def measure(rig: Rig, *, ticks: int = TICKS, kills: int = KILLS) -> dict[str, An
     try:
         with _feed(rig, run, list(last.values())) as feed:
             for number in range(kills):
-                _settle(pair, run)
+                _settle(rig, pair, run)
                 times = _kill(rig, run, pair, number % 2)
                 taken.append(max(times.values()))
                 moved = max(moved, len(times))
@@ -103,8 +103,8 @@ def _ask(number: int) -> _Ready:
         return _Ready()
 
 
-def _settle(pair: list[Process], run: str) -> None:
-    """Wait until both workers have partitions, and the state of the other's."""
+def _settle(rig: Rig, pair: list[Process], run: str) -> None:
+    """Wait until both workers have partitions and the state of the other's, and are not behind."""
     limit = time.monotonic() + READY_S
     while not all(_ask(number).is_warm for number in range(2)):
         for each in pair:
@@ -112,6 +112,7 @@ def _settle(pair: list[Process], run: str) -> None:
         if time.monotonic() > limit:
             raise BenchError(f"two workers of {run} were not ready after {READY_S:.0f} s")
         time.sleep(0.1)
+    rig.await_worker(pair[0], run)
     time.sleep(SETTLE_S)
 
 

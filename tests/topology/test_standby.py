@@ -3,9 +3,11 @@
 import json
 import re
 import socket
+import threading
 import time
 import urllib.request
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from deploy.local import Stack
 from schemas import topics
 from tests.topology.processes import PARTITIONS, Process, produce, read, wait_for_no_lag
 from tests.topology.test_worker import Workers, assert_as_expected, market, run, workers
-from topology import admin
+from topology import admin, status
 from topology.membership import Membership
 
 pytestmark = pytest.mark.integration
@@ -108,6 +110,29 @@ def test_a_worker_that_starts_again_signs_off_the_killed_one(stack: Stack, run: 
     wait_for_no_lag(stack.broker, run, workers, 25)
     assert "signed off the worker that has died here" in again.log.read_text()
     assert_as_expected(stack.broker, run, exactly=True)
+
+
+def test_status_says_how_far_a_worker_is() -> None:
+    """As the worker's own web views say it."""
+
+    class Recovering(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(503)
+            self.end_headers()
+            self.wfile.write(b'{"error": "recovering state: 12 changelog records left in 2 partitions"}')
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Recovering) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"127.0.0.1:{server.server_port}"
+        group = admin.Group("tickloom", "stable", 2, {}, [f"{admin.CLIENT}{address}", "somebody else"])
+        found = status._workers(group)
+        server.shutdown()
+    assert found == [status.Worker(address, "recovering state: 12 changelog records left in 2 partitions")]
+    silent = status._worker(address)
+    assert "do not answer" in silent.unready
 
 
 def test_a_living_worker_is_not_signed_off(tmp_path: Path) -> None:
