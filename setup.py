@@ -20,6 +20,7 @@ CORE = [
     "schemas/record.py",
     "schemas/topics.py",
     "topology/batch.py",
+    "topology/fetched.py",
     "topology/stages/best_price.py",
     "topology/stages/candle.py",
     "topology/stages/dedup.py",

@@ -15,7 +15,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import faust
@@ -148,7 +147,7 @@ class Sink:
         """By its first place where the headers say that, so that it may come twice; else by its own."""
         if letter.retried(record.headers) is not None:
             topic, headers = letter.redelivered(record.headers)
-            made, offset, _ = self._read(replace(record, topic=topic, headers=tuple(headers)))
+            made, offset, _ = self._read(record.moved(topic, headers))
             return made, offset, record
         said = {name: _text(value) for name, value in record.headers if not name.startswith(letter.KEPT)}
         reason, error = said.pop("reason", ""), said.pop("error", "")

@@ -48,7 +48,7 @@ class Task:
         self._named = b""
 
     def process(self, records: list[Any]) -> None:
-        """Apply fetched records (``aiokafka.ConsumerRecord``) in their order."""
+        """Apply fetched records (``topology.fetched.Fetched``) in their order."""
         codec = self.codec
         partition = self.partition
         made = partition.out

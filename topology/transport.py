@@ -2,7 +2,7 @@
 
     @app.agent(app.topic("market.raw"))
     async def pipeline(stream):
-        async for batch in stream:      # list[aiokafka.structs.ConsumerRecord] of one partition, never empty
+        async for batch in stream:      # list[topology.fetched.Fetched] of one partition, never empty
             ...                         # the batch is acked when this body returns; an exception acks nothing
 
 Theory of operation.
@@ -43,7 +43,6 @@ from typing import Any, ClassVar, Final, NamedTuple
 import aiokafka
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 from aiokafka.protocol.group import LeaveGroupRequest
-from aiokafka.structs import ConsumerRecord
 from faust import Stream as FaustStream
 from faust.exceptions import ImproperlyConfigured
 from faust.tables import TableManager as FaustTableManager
@@ -52,6 +51,7 @@ from faust.types import TP, EventT
 from faust.types.tuples import ConsumerMessage, Message, ack_lock
 from mode import Service
 
+from topology.fetched import fetched
 from topology.membership import Membership
 
 WAITING: Final = 4  # batches of a partition that are delivered and not begun
@@ -141,7 +141,7 @@ class Run(NamedTuple):
 
     tp: TP
     acks: Acks
-    records: list[ConsumerRecord]
+    records: list[Any]  # Fetched; of a changelog aiokafka's own, which is what Faust reads
     position: int  # the offset that is read next
     highwater: int | None
 
@@ -153,7 +153,7 @@ class BatchMessage(ConsumerMessage):
         last = run.records[-1]
         value: Any = run.records
         super().__init__(
-            last.topic, last.partition, last.offset, last.timestamp / 1000, last.timestamp_type, None,
+            last.topic, last.partition, last.offset, last.timestamp / 1000, 0, None,
             None, value, None, 0, 0, run.tp, generation_id=generation,
         )  # fmt: skip
         self.acks = run.acks
@@ -301,6 +301,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             acks = spans.get(tp)
             if acks is None:
                 continue
+            if not self.consumer._is_changelog_tp(tp) and (unpacked := _unpacked(fetcher._records[tp])) is not None:
+                unpacked._consumer_record = fetched
             records = (await fetcher.fetched_records([tp], 0, limit)).get(tp, [])
             if records and records[0].offset <= acks.taken:
                 # The log was cut, or the topic made anew, and aiokafka has reset the position.
@@ -351,6 +353,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = self._ensure_consumer()
         for tp in tps & self.assignment():
             (consumer.pause if paused else consumer.resume)(aiokafka.TopicPartition(*tp))
+
+
+def _unpacked(result: Any) -> Any:
+    """What makes the records of a fetch; None where the fetch failed or its partition has left."""
+    return getattr(result, "_partition_records", None)
 
 
 class Consumer(driver.Consumer):
@@ -416,7 +423,7 @@ class Consumer(driver.Consumer):
         message = BatchMessage(run, self.app.consumer_generation_id)
         channels = self.app.topics._tp_index[run.tp]
         message.incref(len(channels))
-        size = sum(record.serialized_value_size for record in run.records)
+        size = sum([len(record.value or b"") for record in run.records])
         run.acks.deliver(message.offset, len(run.records), size)
         for channel in channels:
             channel.queue.force_put_nowait(self.app.create_event(None, run.records, {}, message))

@@ -152,7 +152,7 @@ class Work:
         self.outputs = [Records() for _ in OUTPUTS]
 
     def process(self, records: list[Any]) -> None:
-        """Apply fetched records (``aiokafka.ConsumerRecord``) in their order. Raises ValueError, IndexError."""
+        """Apply fetched records (``topology.fetched.Fetched``) in their order. Raises ValueError, IndexError."""
         ticks, bests, candles = self.outputs
         symbols = self.symbols
         saved: i64 = self.saved
