@@ -6,11 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from deploy import local
 from deploy.local import Stack
 
 RECORDED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+# How long an example takes says something about the machine, nothing about us.
+settings.register_profile("tickloom", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tickloom")
 
 
 @pytest.fixture(scope="session")

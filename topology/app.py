@@ -22,6 +22,7 @@ from topology import admin, config
 from topology.agents import Tasks
 from topology.config import Settings
 from topology.delivery import COMMIT_SECONDS, end
+from topology.loop import new_loop
 from topology.membership import Membership
 from topology.table import StateTable
 from topology.task import Task
@@ -197,21 +198,8 @@ def run(app: App) -> None:
     """Run an application until SIGTERM or Ctrl-C."""
     gc.freeze()  # what is imported stays: no need to look at it again and again
     gc.set_threshold(50_000, 20, 50)  # records come and go by the thousand without a cycle among them
-    worker = faust.Worker(app, loglevel="info", loop=_new_loop())
+    worker = faust.Worker(app, loglevel="info", loop=new_loop())
     worker.execute_from_commandline()
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    """An event loop of uvloop's, where it is installed; the consumer's thread gets one too."""
-    try:
-        import uvloop
-    except ImportError:
-        pass
-    else:
-        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    return loop
 
 
 def __getattr__(name: str) -> Any:
