@@ -47,6 +47,8 @@ def main(only: tuple[str, ...], quick: bool, runs: int, directory: Path | None, 
     if "peers" in wanted and (absent := peers_measure.missing(peers)):
         console.print(absent, highlight=False)
         wanted.discard("peers")
+        if not wanted:
+            return
     with tempfile.TemporaryDirectory(prefix="tickloom-bench-") as scratch:
         try:
             results = _measure(directory or Path(scratch), console, wanted, peers, quick=quick, runs=runs)
