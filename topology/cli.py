@@ -45,7 +45,7 @@ Environment, or the same keys in tickloom.yaml (or where TICKLOOM_CONFIG points)
   TICKLOOM_DATABASE     your postgresql://user@host/name [default: the local one]
   TICKLOOM_RUN          namespace of topics and state [default: the live system]
   TICKLOOM_STATE        directory of the local servers         [default: .local]
-  TICKLOOM_DATA         directory of a worker's files     [default: .local/data]
+  TICKLOOM_DATA, TICKLOOM_STATE_STORE  a worker's files [.local/data]; memory or rocksdb
   TICKLOOM_INSTRUMENTS  your own instruments.yaml
   TICKLOOM_DELIVERY     exactly_once or at_least_once    [default: exactly_once]
   TICKLOOM_COMMIT_SECONDS  between two commits  [default: 0.1; at least once: 1]

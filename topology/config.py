@@ -27,6 +27,7 @@ DEFAULT_FILE = Path("tickloom.yaml")
 DEFAULT_WEB_PORT = 6066  # as every Faust user expects
 DEFAULT_SINK_WEB_PORT = 6067
 CONFIG = "TICKLOOM_CONFIG"
+STORES = ("memory", "rocksdb")
 DELIVERIES = ("exactly_once", "at_least_once")
 ELSEWHERE = (CONFIG, "TICKLOOM_PURE")  # read here and by setup.py
 
@@ -39,6 +40,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     run: str = ""  # the namespace; empty: the live system
     state: Path = Path(".local")  # the directory of the local stack
     data: Path | None = None  # where a worker keeps what it has on disk; None: `data` in the state directory
+    state_store: str = "memory"  # or rocksdb: the state is kept in `data` too
     instruments: Path | None = None  # a file instead of schemas/instruments.yaml
     schema_registry_url: str = ""
     kafka_security_protocol: str = "PLAINTEXT"
@@ -341,6 +343,12 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _store(text: str) -> str:
+    if text not in STORES:
+        raise ValueError(f"{text!r} is neither {' nor '.join(STORES)}")
+    return text
+
+
 def _delivery(text: str) -> str:
     if text not in DELIVERIES:
         raise ValueError(f"{text!r} is neither {' nor '.join(DELIVERIES)}")
@@ -390,6 +398,7 @@ READ: dict[str, Callable[[str], Any]] = {
     "run": _run,
     "state": _path,
     "data": _path,
+    "state_store": _store,
     "instruments": _path,
     "schema_registry_url": _url,
     "kafka_security_protocol": _one_of("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"),

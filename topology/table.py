@@ -7,7 +7,7 @@ the offset of a store on disk: a partition that stays, or was a standby, is read
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import faust
@@ -41,6 +41,9 @@ class States:
         value = self.values.get(PARTITION_KEY + b"%d" % number)
         return -1 if value is None else applied_offset(value)
 
+    def close(self) -> None:
+        """The partition has left."""
+
     def apply(self, key: bytes, value: bytes | None, headers: Mapping[str, bytes]) -> None:
         """Take in a record of the changelog. The one that has applied more wins, whoever wrote last.
 
@@ -63,10 +66,13 @@ class Store(memory.Store):  # type: ignore[type-arg]
     def __post_init__(self) -> None:
         super().__post_init__()
         self._partitions: dict[int, States] = {}
+        self.new_states: Callable[[int], States] = lambda _number: States()  # or on disk, too (`disk.py`)
 
     def states(self, number: int) -> States:
         """What is known of one partition."""
-        return self._partitions.setdefault(number, States())
+        if number not in self._partitions:
+            self._partitions[number] = self.new_states(number)
+        return self._partitions[number]
 
     def apply_changelog_batch(self, batch: Iterable[Any], to_key: Any, to_value: Any) -> None:
         """Take in records of the changelog, in its order."""
@@ -75,8 +81,7 @@ class Store(memory.Store):  # type: ignore[type-arg]
 
     def persisted_offset(self, tp: TP) -> int | None:
         """How far the changelog of a partition is known."""
-        states = self._partitions.get(tp.partition)
-        return None if states is None else states.offset
+        return self.states(tp.partition).offset
 
     def set_persisted_offset(self, tp: TP, offset: int) -> None:
         """It is known up to here."""
@@ -92,7 +97,7 @@ class Store(memory.Store):  # type: ignore[type-arg]
         active = {tp.partition for tp in active_tps}
         standby = {tp.partition for tp in standby_tps}
         for number in self._partitions.keys() - active - standby:
-            del self._partitions[number]
+            self._partitions.pop(number).close()
         read = sum(states.read for number, states in self._partitions.items() if number in active)
         log.info("%d changelog records read; %d partitions are ours, %d standby", read, len(active), len(standby))
 
