@@ -24,6 +24,7 @@ from connectors.runtime.producer import RawProducer
 from schemas import topics
 from schemas.codec import Codec
 from schemas.record import Quote, replace
+from topology import admin
 from topology.config import Settings
 
 SESSION_S: Final = 1.5  # session_seconds of the workers
@@ -105,14 +106,18 @@ def _ask(number: int) -> _Ready:
 
 def _settle(rig: Rig, pair: list[Process], run: str) -> None:
     """Wait until both workers have partitions and the state of the other's, and are not behind."""
+    raw = topics.named(topics.RAW.name, run)
     limit = time.monotonic() + READY_S
-    while not all(_ask(number).is_warm for number in range(2)):
-        for each in pair:
-            each.check()
-        if time.monotonic() > limit:
-            raise BenchError(f"two workers of {run} were not ready after {READY_S:.0f} s")
-        time.sleep(0.1)
-    rig.await_worker(pair[0], run)
+    progress = kafka.Progress(rig.broker, admin.app_id(run), raw, kafka.ends(rig.client, raw))
+    try:
+        while progress.left() > 0 or not all(_ask(number).is_warm for number in range(2)):
+            for each in pair:
+                each.check()
+            if time.monotonic() > limit:
+                raise BenchError(f"two workers of {run} were not ready after {READY_S:.0f} s")
+            time.sleep(0.1)
+    finally:
+        progress.close()
     time.sleep(SETTLE_S)
 
 
