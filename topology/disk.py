@@ -120,7 +120,7 @@ def new_states(settings: Settings, directory: Path) -> Callable[[int], States]:
 
 
 def _driver() -> Any:
-    import rocksdict  # type: ignore[import-not-found]  # only where it was asked for
+    import rocksdict  # only where it was asked for
 
     return rocksdict
 
