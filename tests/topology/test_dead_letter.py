@@ -1,7 +1,9 @@
 """Dead letters: read as far as they go, sent back once whatever is killed, never for ever, and purged."""
 
 import json
+import random
 import signal
+import string
 import subprocess
 import sys
 import time
@@ -346,6 +348,25 @@ def test_many_that_retry_at_once_send_each_letter_once(
 
 
 @pytest.mark.integration
+def test_one_that_is_overtaken_sends_nothing(
+    settings: config.Settings, tickloom: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is open is looked up once the producer is the only one: whoever comes later ends it."""
+    write(settings, of_raw(settings, b"once"))
+    look = topic.read
+
+    def overtaken(settings: config.Settings) -> topic.Box:
+        box = look(settings)
+        monkeypatch.setattr(topic, "read", look)
+        assert "1 letters sent back" in tickloom("retry").output
+        return box
+
+    monkeypatch.setattr(topic, "read", overtaken)
+    assert "another `tickloom dead-letter retry` has begun" in tickloom("retry").output
+    assert [each.value() for each in raw(settings)] == [b"once"]
+
+
+@pytest.mark.integration
 def test_a_receipt_behind_the_open_transaction_of_a_worker_is_seen(
     settings: config.Settings, tickloom: Callable[..., Result]
 ) -> None:
@@ -385,7 +406,8 @@ def test_after_a_fix_the_worker_takes_what_it_had_refused(
     before = instruments(tmp_path / "before.yaml", "EURUSD")
     after = instruments(tmp_path / "after.yaml", "EURUSD", "ABCDEF")
     stranger = CODEC.encode(quote(symbol="ABCDEF"))
-    lie = CODEC.encode(quote(symbol="A" * 700_000))  # its name alone fills a header
+    name = "".join(random.Random(1).choices(string.ascii_letters, k=700_000))  # fills a header, and can't be compressed
+    lie = CODEC.encode(quote(symbol=name))
     produce(settings, RAW.name, (b"EURUSD", CODEC.encode(quote())), (b"ABCDEF", stranger), (b"EURUSD", b"rubbish"))
     produce(settings, RAW.name, (b"EURUSD", lie), (b"EURUSD", CODEC.encode(quote(at=NOON + SECOND, bid=108_999))))
     worker = start("worker", **before)
