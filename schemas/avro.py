@@ -37,6 +37,11 @@ def put_string(out: BytesWriter, value: str) -> None:
     out.write(data)
 
 
+def put_boolean(out: BytesWriter, value: bool) -> None:
+    """Append a byte, 1 or 0."""
+    out.append(1 if value else 0)
+
+
 def put_counts(out: BytesWriter, counts: dict[str, int]) -> None:
     """Append a map as one block, in the order of its keys."""
     if counts:
@@ -172,14 +177,18 @@ def _put_status(out: BytesWriter, status: Status) -> None:
     put_counts(out, status.rejected)
 
 
-def _put_rejected(out: BytesWriter, rejected: Rejected) -> None:
-    tick = rejected.tick
-    if isinstance(tick, Quote):  # the number of the union's branch
+def put_tick(out: BytesWriter, tick: Tick) -> None:
+    """Append the union inside Rejected: the number of the branch, and the record."""
+    if isinstance(tick, Quote):
         out.append(0)
         _put_quote(out, tick)
     else:
         put_long(out, 1)
         _put_trade(out, tick)
+
+
+def _put_rejected(out: BytesWriter, rejected: Rejected) -> None:
+    put_tick(out, rejected.tick)
     put_string(out, rejected.reason)
     put_long(out, rejected.observed)
     put_long(out, rejected.reference)
@@ -228,6 +237,17 @@ class Cursor:
             raise IndexError("a string longer than its message")
         self.at = start + size
         return self.data[start : start + size].decode()
+
+    def boolean(self) -> bool:
+        """Read a byte, 1 or 0."""
+        return self.long() != 0
+
+    def best(self) -> Best:
+        """Read the fields of a best price."""
+        return Best(
+            self.string(), self.long(), self.long(), self.string(), self.long(), self.long(), self.string(),
+            self.long(), self.long(), self.string(), self.long(), self.long(),
+        )  # fmt: skip
 
     def counts(self) -> dict[str, int]:
         """Read the blocks of a map."""
@@ -291,10 +311,7 @@ def _other(kind: i64, c: Cursor) -> Record:
             c.long(), c.long(), c.long(), c.long(), c.long(), c.long(), c.long(), c.long(),
         )  # fmt: skip
     if kind == 5:
-        return Best(
-            c.string(), c.long(), c.long(), c.string(), c.long(), c.long(), c.string(), c.long(), c.long(),
-            c.string(), c.long(), c.long(),
-        )  # fmt: skip
+        return c.best()
     if kind == 6:
         return Gap(c.string(), c.string(), c.long(), c.long(), c.string(), c.string())
     if kind == 7:

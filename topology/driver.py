@@ -15,8 +15,8 @@ from schemas.codec import Codec
 from schemas.instrument import Instrument
 from schemas.record import Clock, Record
 from schemas.topics import Topic
+from topology.stages.feed import status
 from topology.stages.partition import Partition
-from topology.stages.pipeline import status
 
 
 class Output(NamedTuple):

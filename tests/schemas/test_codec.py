@@ -10,7 +10,7 @@ from typing import Any
 import fastavro
 import pytest
 from fastavro.schema import load_schema
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import codec, flags
@@ -45,17 +45,20 @@ def by_fastavro(record: Any) -> bytes:
     return out.getvalue()
 
 
+@settings(deadline=None)
 @given(ANY_RECORD)
 def test_every_record_has_the_bytes_that_fastavro_writes(record: Any) -> None:
     assert Codec().encode(record)[10:] == by_fastavro(record)
 
 
+@settings(deadline=None)
 @given(ANY_RECORD)
 def test_every_record_comes_back_from_its_bytes(record: Any) -> None:
     one = Codec()
     assert one.decode(one.encode(record)) == record
 
 
+@settings(deadline=None)
 @given(ANY_RECORD)
 def test_a_message_begins_with_the_fingerprint_of_its_schema(record: Any) -> None:
     value = Codec().encode(record)
@@ -63,6 +66,7 @@ def test_a_message_begins_with_the_fingerprint_of_its_schema(record: Any) -> Non
     assert value[2:10] == fingerprint_of(schemas()[type(record).__name__])
 
 
+@settings(deadline=None)
 @given(ANY_RECORD, st.data())
 def test_broken_bytes_are_a_decode_error_and_nothing_else(record: Any, data: st.DataObject) -> None:
     value = Codec().encode(record)
@@ -95,7 +99,7 @@ def test_the_avro_file_says_what_the_record_says(cls: type) -> None:
     assert {f["name"]: f["default"] for f in fields if "default" in f} == defaults
 
 
-HISTORY = sorted((Path(codec.__file__).parent / "history").glob("*.avsc"))
+HISTORY = sorted((codec.HERE / "history").glob("*.avsc"))
 
 
 def test_every_schema_has_a_history() -> None:
@@ -152,4 +156,4 @@ def test_an_unknown_schema_is_named() -> None:
 
 
 def test_the_files_parse_as_avro() -> None:
-    assert load_schema(str(Path(codec.__file__).parent / "quote.avsc"))
+    assert load_schema(str(codec.HERE / "quote.avsc"))

@@ -6,12 +6,14 @@ brokers a crossed composite is normal (mark-ups, clocks), never an arbitrage: th
 the consensus stands in, and the state says so. Exact rules: docs/stages.md.
 """
 
-from typing import Any, Final
+from typing import Final
 
+from librt.strings import BytesWriter
 from mypy_extensions import i64, mypyc_attr
 
+from schemas.avro import Cursor, encode, put_boolean, put_long
 from schemas.instrument import Instrument
-from schemas.record import Best, astuple
+from schemas.record import Best
 from topology.stages.liveness import Liveness
 from topology.stages.validity import apart
 
@@ -42,17 +44,29 @@ class Leg:
         self.good: i64 = 0  # quotes in a row near the median, while excluded
         self.is_new = False  # not chosen from yet
 
-    def dump(self) -> list[Any]:
-        """State as plain data."""
-        return [
-            *(self.bid, self.ask, self.bid_size, self.ask_size, self.event),
-            *(self.clean, self.suspect, self.excluded, self.good),
-        ]
+    def dump(self, out: BytesWriter) -> None:
+        """Append the state."""
+        put_long(out, self.bid)
+        put_long(out, self.ask)
+        put_long(out, self.bid_size)
+        put_long(out, self.ask_size)
+        put_long(out, self.event)
+        put_boolean(out, self.clean)
+        put_boolean(out, self.suspect)
+        put_boolean(out, self.excluded)
+        put_long(out, self.good)
 
-    def load(self, data: list[Any]) -> None:
+    def load(self, cursor: Cursor) -> None:
         """Take over what dump() gave."""
-        self.bid, self.ask, self.bid_size, self.ask_size, self.event = data[:5]
-        self.clean, self.suspect, self.excluded, self.good = data[5:]
+        self.bid = cursor.long()
+        self.ask = cursor.long()
+        self.bid_size = cursor.long()
+        self.ask_size = cursor.long()
+        self.event = cursor.long()
+        self.clean = cursor.boolean()
+        self.suspect = cursor.boolean()
+        self.excluded = cursor.boolean()
+        self.good = cursor.long()
         self.mid = (self.bid + self.ask) * 5
 
 
@@ -69,15 +83,16 @@ class BestPrice:
         self.event: i64 = 0
         self.state = ""  # while choosing
 
-    def dump(self) -> list[Any] | None:
-        """State as plain data."""
-        last = self.last
-        return None if last is None else list(astuple(last))
+    def dump(self, out: BytesWriter) -> None:
+        """Append the state."""
+        put_boolean(out, self.last is not None)
+        if self.last is not None:
+            encode(out, self.last)
 
-    def load(self, data: list[Any] | None) -> None:
+    def load(self, cursor: Cursor) -> None:
         """Take over what dump() gave."""
-        if data is not None:
-            self.last = Best(*data)
+        if cursor.boolean():
+            self.last = cursor.best()
             self.event = self.last.ts_event
 
 

@@ -11,11 +11,13 @@ First and last are decided by (event, sequence, offset), so the order of arrival
 matter. Exact rules: docs/stages.md.
 """
 
-from typing import Any, Final
+from typing import Final
 
+from librt.strings import BytesWriter
 from mypy_extensions import i64, mypyc_attr
 
 from schemas import flags
+from schemas.avro import Cursor, put_boolean, put_long
 from schemas.instrument import Rules
 from schemas.record import Candle, asdict, fields
 from topology.stages import liveness
@@ -23,6 +25,7 @@ from topology.stages.liveness import NEVER, Liveness
 
 MINUTE: Final = 60_000_000_000
 KEPT_NS: Final = 960_000_000_000  # closed minutes can be revised for 15 minutes; one more for the margin
+Key = tuple[i64, i64, i64]  # the order of ticks: event, sequence, offset
 NONE: Final[list[Candle]] = []  # what most ticks give
 
 
@@ -55,14 +58,14 @@ class Minute:
         self.high: i64 = 0
         self.low: i64 = 0
         self.close: i64 = 0
-        self.quote_first: tuple[i64, i64, i64] = (0, 0, 0)
-        self.quote_last: tuple[i64, i64, i64] = (0, 0, 0)
-        self.trade_first: tuple[i64, i64, i64] = (0, 0, 0)
-        self.trade_last: tuple[i64, i64, i64] = (0, 0, 0)
+        self.quote_first: Key = (0, 0, 0)
+        self.quote_last: Key = (0, 0, 0)
+        self.trade_first: Key = (0, 0, 0)
+        self.trade_last: Key = (0, 0, 0)
 
 
 class Candles:
-    """The minutes of one source of a symbol that may still change, oldest first."""
+    """The minutes of one source of a symbol that may still change, oldest first; a minute is in one of two lists."""
 
     def __init__(self, symbol: str, source: str, rules: Rules, life: Liveness | None) -> None:
         self.symbol = symbol
@@ -71,7 +74,8 @@ class Candles:
         self.lateness_ns: i64 = rules.lateness_ns
         self.grace_ns: i64 = rules.grace_ns
         self.provisional_ns: i64 = rules.provisional_ns
-        self.minutes: list[Minute] = []
+        self.minutes: list[Minute] = []  # open, or reopened by a late tick
+        self.closed: list[bytes] = []  # packed
         self.watermark: i64 = 0
         self.first: i64 = 0  # when the source was first heard of
         self.pending_end: i64 = NEVER  # the end of the oldest minute that is not final
@@ -141,7 +145,7 @@ def add_trade(state: Candles, now: i64, event: i64, seq: i64, offset: i64, price
     return _folded(state, minute, now, event)
 
 
-def before(event: i64, seq: i64, offset: i64, key: tuple[i64, i64, i64]) -> bool:
+def before(event: i64, seq: i64, offset: i64, key: Key) -> bool:
     """Whether a tick comes before another in the order of ticks."""
     if event != key[0]:
         return event < key[0]
@@ -158,13 +162,51 @@ def _minute(state: Candles, now: i64, start: i64) -> Minute:
         at -= 1
         if minutes[at].start == start:
             return minutes[at]
+    minute = _reopened(state, start)
+    if minute is not None:
+        minutes.insert(at, minute)
+        return minute
     minute = Minute(start)
     minutes.insert(at, minute)
-    while minutes[0].start + MINUTE + KEPT_NS < now and minutes[0].revision >= 0:
-        minutes.pop(0)
+    _close(state)
+    _forget(state, now)
     if start + MINUTE < state.pending_end:
         state.pending_end = start + MINUTE
     return minute
+
+
+def _reopened(state: Candles, start: i64) -> Minute | None:
+    """A closed minute, unpacked; None where there is none."""
+    closed = state.closed
+    at: i64 = len(closed) - 1
+    while at >= 0 and _start_of(closed[at]) > start:
+        at -= 1
+    if at < 0 or _start_of(closed[at]) != start:
+        return None
+    return _unpack(Cursor(closed.pop(at), 0))
+
+
+def _close(state: Candles) -> None:
+    """Pack the minutes that are final."""
+    still_open: list[Minute] = []
+    for minute in state.minutes:
+        if minute.revision < 0:
+            still_open.append(minute)
+        else:
+            at: i64 = len(state.closed)
+            while at > 0 and _start_of(state.closed[at - 1]) > minute.start:
+                at -= 1
+            state.closed.insert(at, _pack(minute))
+    state.minutes = still_open
+
+
+def _forget(state: Candles, now: i64) -> None:
+    """Let go of what can no longer be revised: from the oldest, which must be final, on."""
+    while state.closed:
+        start = _start_of(state.closed[0])
+        if start + MINUTE + KEPT_NS >= now or state.minutes[0].start < start:
+            break
+        state.closed.pop(0)
 
 
 def _folded(state: Candles, minute: Minute, now: i64, event: i64) -> list[Candle]:
@@ -265,34 +307,111 @@ def _row(state: Candles, m: Minute, revision: i64) -> Candle:
     )  # fmt: skip
 
 
-_KEYS: Final = ("quote_first", "quote_last", "trade_first", "trade_last")
+# State. Closed minutes lie packed: of 17, one is at work. Of a price only what differs from the one before is kept.
 
 
-def dump(state: Candles) -> list[Any]:
-    """State as plain data."""
-    minutes = [_minute_dump(minute) for minute in state.minutes]
-    return [minutes, state.watermark, state.first, state.pending_end, state.provisional_at]
+def _pack(m: Minute) -> bytes:
+    out = BytesWriter()
+    put_long(out, m.start)
+    put_long(out, m.revision)
+    put_boolean(out, m.changed)
+    put_boolean(out, m.backfilled)
+    put_boolean(out, m.partial)
+    put_long(out, m.ticks)
+    put_long(out, m.trades)
+    put_long(out, m.volume)
+    put_long(out, m.bid_open)
+    put_long(out, m.bid_high ^ m.bid_open)
+    put_long(out, m.bid_low ^ m.bid_open)
+    put_long(out, m.bid_close ^ m.bid_open)
+    put_long(out, m.ask_open ^ m.bid_open)
+    put_long(out, m.ask_high ^ m.ask_open)
+    put_long(out, m.ask_low ^ m.ask_open)
+    put_long(out, m.ask_close ^ m.ask_open)
+    put_long(out, m.mid_open)
+    put_long(out, m.mid_high ^ m.mid_open)
+    put_long(out, m.mid_low ^ m.mid_open)
+    put_long(out, m.mid_close ^ m.mid_open)
+    put_long(out, m.open)
+    put_long(out, m.high ^ m.open)
+    put_long(out, m.low ^ m.open)
+    put_long(out, m.close ^ m.open)
+    _put_keys(out, m.start, m.quote_first, m.quote_last)
+    _put_keys(out, m.start, m.trade_first, m.trade_last)
+    return out.getvalue()
 
 
-def _minute_dump(m: Minute) -> list[Any]:
-    return [
-        *(m.start, m.revision, m.changed, m.backfilled, m.partial, m.ticks, m.trades, m.volume),
-        *(m.bid_open, m.bid_high, m.bid_low, m.bid_close, m.ask_open, m.ask_high, m.ask_low, m.ask_close),
-        *(m.mid_open, m.mid_high, m.mid_low, m.mid_close, m.open, m.high, m.low, m.close),
-        *(m.quote_first, m.quote_last, m.trade_first, m.trade_last),
-    ]
+def _put_keys(out: BytesWriter, start: i64, first: Key, last: Key) -> None:
+    put_long(out, first[0] ^ start)
+    put_long(out, first[1])
+    put_long(out, first[2])
+    put_long(out, last[0] ^ first[0])
+    put_long(out, last[1] ^ first[1])
+    put_long(out, last[2] ^ first[2])
 
 
-def load(state: Candles, data: list[Any]) -> None:
+def _unpack(c: Cursor) -> Minute:
+    m = Minute(c.long())
+    m.revision = c.long()
+    m.changed = c.boolean()
+    m.backfilled = c.boolean()
+    m.partial = c.boolean()
+    m.ticks = c.long()
+    m.trades = c.long()
+    m.volume = c.long()
+    m.bid_open = c.long()
+    m.bid_high = c.long() ^ m.bid_open
+    m.bid_low = c.long() ^ m.bid_open
+    m.bid_close = c.long() ^ m.bid_open
+    m.ask_open = c.long() ^ m.bid_open
+    m.ask_high = c.long() ^ m.ask_open
+    m.ask_low = c.long() ^ m.ask_open
+    m.ask_close = c.long() ^ m.ask_open
+    m.mid_open = c.long()
+    m.mid_high = c.long() ^ m.mid_open
+    m.mid_low = c.long() ^ m.mid_open
+    m.mid_close = c.long() ^ m.mid_open
+    m.open = c.long()
+    m.high = c.long() ^ m.open
+    m.low = c.long() ^ m.open
+    m.close = c.long() ^ m.open
+    first: Key = (c.long() ^ m.start, c.long(), c.long())
+    m.quote_first = first
+    m.quote_last = (c.long() ^ first[0], c.long() ^ first[1], c.long() ^ first[2])
+    first = (c.long() ^ m.start, c.long(), c.long())
+    m.trade_first = first
+    m.trade_last = (c.long() ^ first[0], c.long() ^ first[1], c.long() ^ first[2])
+    return m
+
+
+def _start_of(packed: bytes) -> i64:
+    return Cursor(packed, 0).long()
+
+
+def dump(state: Candles, out: BytesWriter) -> None:
+    """Append the state, oldest minute first."""
+    packed = state.closed + [_pack(minute) for minute in state.minutes]
+    if state.closed and state.minutes and state.minutes[0].start < _start_of(state.closed[-1]):
+        packed.sort(key=_start_of)
+    put_long(out, len(packed))
+    for each in packed:
+        out.write(each)
+    put_long(out, state.watermark)
+    put_long(out, state.first)
+    put_long(out, state.pending_end)
+    put_long(out, state.provisional_at)
+
+
+def load(state: Candles, cursor: Cursor) -> None:
     """Take over what dump() gave."""
-    for each in data[0]:
-        m = Minute(each[0])
-        m.revision, m.changed, m.backfilled, m.partial, m.ticks, m.trades, m.volume = each[1:8]
-        m.bid_open, m.bid_high, m.bid_low, m.bid_close = each[8:12]
-        m.ask_open, m.ask_high, m.ask_low, m.ask_close = each[12:16]
-        m.mid_open, m.mid_high, m.mid_low, m.mid_close = each[16:20]
-        m.open, m.high, m.low, m.close = each[20:24]
-        for name, key in zip(_KEYS, each[24:], strict=True):
-            setattr(m, name, tuple(key))
-        state.minutes.append(m)
-    state.watermark, state.first, state.pending_end, state.provisional_at = data[1:]
+    for _ in range(cursor.long()):
+        begin: i64 = cursor.at
+        minute = _unpack(cursor)
+        if minute.revision >= 0:
+            state.closed.append(cursor.data[begin : cursor.at])
+        else:
+            state.minutes.append(minute)
+    state.watermark = cursor.long()
+    state.first = cursor.long()
+    state.pending_end = cursor.long()
+    state.provisional_at = cursor.long()

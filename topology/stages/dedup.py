@@ -5,11 +5,13 @@ newer time is news, not a duplicate. Ids repeat and go backwards in practice (po
 so sequence numbers are only used to see holes, against the highest seen.
 """
 
-from typing import Any, Final
+from typing import Final
 
+from librt.strings import BytesWriter
 from librt.vecs import append, vec
 from mypy_extensions import i64, mypyc_attr
 
+from schemas.avro import Cursor, put_long, put_string
 from schemas.record import Quote, Tick
 
 WINDOW: Final = 32  # a reconnect replays a handful; a day-old repeat is LATE anyway
@@ -28,24 +30,38 @@ class Dedup:
         self.newest: i64 = 0  # ns
         self.highest: i64 = 0
 
-    def dump(self) -> list[Any]:
-        """State as plain data, oldest identity first."""
-        seen = [id or self._numbers(place) for place, id in enumerate(self.ids)]
-        return [seen[self.at :] + seen[: self.at], self.newest, self.highest]
+    def dump(self, out: BytesWriter) -> None:
+        """Append the state, oldest identity first; of times and prices only what differs from those before."""
+        put_long(out, len(self.ids))
+        put_long(out, self.newest)
+        put_long(out, self.highest)
+        numbers = self.numbers
+        before: i64 = 0
+        n: i64 = len(self.ids)
+        i: i64 = 0
+        while i < n:
+            place = (self.at + i) % n
+            put_string(out, self.ids[place])
+            place *= NUMBERS
+            put_long(out, numbers[place] ^ before)
+            put_long(out, numbers[place + 1])
+            put_long(out, numbers[place + 2] ^ numbers[place + 1])
+            put_long(out, numbers[place + 3])
+            put_long(out, numbers[place + 4])
+            before = numbers[place]
+            i += 1
 
-    def _numbers(self, place: int) -> list[int]:
-        found = list(self.numbers[place * NUMBERS : (place + 1) * NUMBERS])
-        return found[:3] if found[3] == TRADE else found
-
-    def load(self, data: list[Any]) -> None:
+    def load(self, cursor: Cursor) -> None:
         """Take over what dump() gave."""
-        for each in data[0]:
-            is_id = isinstance(each, str)
-            self.ids.append(each if is_id else "")
-            for number in [0] * NUMBERS if is_id else [*each, TRADE, TRADE][:NUMBERS]:
-                self.numbers = append(self.numbers, number)
-        self.newest = data[1]
-        self.highest = data[2]
+        n = cursor.long()
+        self.newest = cursor.long()
+        self.highest = cursor.long()
+        event: i64 = 0
+        for _ in range(n):
+            id = cursor.string()
+            event ^= cursor.long()
+            a = cursor.long()
+            _remember(self, id, event, a, cursor.long() ^ a, cursor.long(), cursor.long())
 
 
 def repeats(state: Dedup, tick: Tick, event: i64) -> bool:
@@ -61,6 +77,11 @@ def _repeats(state: Dedup, id: str, event: i64, a: i64, b: i64, c: i64, d: i64) 
             return True
     elif event <= state.newest and _knows(state, event, a, b, c, d):
         return True
+    _remember(state, id, event, a, b, c, d)
+    return False
+
+
+def _remember(state: Dedup, id: str, event: i64, a: i64, b: i64, c: i64, d: i64) -> None:
     place = state.at
     numbers = state.numbers
     if len(state.ids) < WINDOW:
@@ -78,7 +99,6 @@ def _repeats(state: Dedup, id: str, event: i64, a: i64, b: i64, c: i64, d: i64) 
     numbers[place + 2] = b
     numbers[place + 3] = c
     numbers[place + 4] = d
-    return False
 
 
 def _knows(state: Dedup, event: i64, a: i64, b: i64, c: i64, d: i64) -> bool:

@@ -8,10 +8,12 @@ weekend is not a gap. Exact rules: docs/stages.md.
                                  nobody did     -> quiet -- silence_ns, or a peer speaks + ttl --> stale
 """
 
-from typing import Any, Final
+from typing import Final
 
+from librt.strings import BytesWriter
 from mypy_extensions import i64, mypyc_attr
 
+from schemas.avro import Cursor, put_boolean, put_long, put_string
 from schemas.instrument import Rules
 from schemas.record import Gap
 
@@ -49,18 +51,39 @@ class Liveness:
         self.gap_cause = ""  # of the open gap; empty: none is open
         self.gaps: list[tuple[int, int]] = []  # the last ones, (start, end); end 0: open
 
-    def dump(self) -> list[Any]:
-        """State as plain data."""
-        return [
-            *(self.status, self.since, self.alive, self.covered, self.ticked, self.interval),
-            *(self.heartbeats, self.down, self.deadline, self.opened, self.gap_cause, self.gaps),
-        ]
+    def dump(self, out: BytesWriter) -> None:
+        """Append the state."""
+        put_long(out, self.status)
+        put_long(out, self.since)
+        put_long(out, self.alive)
+        put_long(out, self.covered)
+        put_long(out, self.ticked)
+        put_long(out, self.interval)
+        put_boolean(out, self.heartbeats)
+        put_boolean(out, self.down)
+        put_long(out, self.deadline)
+        put_long(out, self.opened)
+        put_string(out, self.gap_cause)
+        put_long(out, len(self.gaps))
+        for start, end in self.gaps:
+            put_long(out, start)
+            put_long(out, end)
 
-    def load(self, data: list[Any]) -> None:
+    def load(self, cursor: Cursor) -> None:
         """Take over what dump() gave."""
-        self.status, self.since, self.alive, self.covered, self.ticked, self.interval = data[:6]
-        self.heartbeats, self.down, self.deadline, self.opened, self.gap_cause = data[6:11]
-        self.gaps = [(start, end) for start, end in data[11]]
+        self.status = cursor.long()
+        self.since = cursor.long()
+        self.alive = cursor.long()
+        self.covered = cursor.long()
+        self.ticked = cursor.long()
+        self.interval = cursor.long()
+        self.heartbeats = cursor.boolean()
+        self.down = cursor.boolean()
+        self.deadline = cursor.long()
+        self.opened = cursor.long()
+        self.gap_cause = cursor.string()
+        for _ in range(cursor.long()):
+            self.gaps.append((cursor.long(), cursor.long()))
 
 
 def ttl(state: Liveness) -> i64:

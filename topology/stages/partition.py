@@ -13,7 +13,8 @@ from mypy_extensions import i64
 from schemas import flags
 from schemas.instrument import Instrument
 from schemas.record import Candle, Clock, Link, Quote, Record, Trade
-from topology.stages.pipeline import SKEW_NS, Made, Symbol
+from topology.stages.pipeline import Made, Symbol
+from topology.stages.stamp import SKEW_NS
 
 #: Keys of partition records in the state table begin with this; no symbol does.
 PARTITION_KEY: Final = b"#"
@@ -72,23 +73,21 @@ class Partition:
 
     def dump(self, offset: int) -> list[tuple[bytes, bytes]]:
         """Save what has changed, as (key, value) in the order in which they must become durable."""
-        encode = msgspec.msgpack.encode
-        saved = [(name.encode(), encode(symbol.dump())) for name, symbol in self.touched.items()]
+        saved = [(name.encode(), symbol.dump()) for name, symbol in self.touched.items()]
         self.touched = {}
         self.offset = offset
-        saved.append((PARTITION_KEY + b"%d" % self.number, encode([self.clock, offset])))
+        saved.append((PARTITION_KEY + b"%d" % self.number, msgspec.msgpack.encode([self.clock, offset])))
         return saved
 
     def load(self, key: bytes, value: bytes) -> None:
         """Take over one saved record. Raises ValueError where it is not ours."""
-        data = msgspec.msgpack.decode(value)
         if key.startswith(PARTITION_KEY):
-            self.clock, self.offset = data
+            self.clock, self.offset = msgspec.msgpack.decode(value)
             return
         name = key.decode()
         instrument = self.instruments.get(name)
         if instrument is None:
             raise ValueError(f"there is state of {name}, but instruments.yaml no longer has it: put it back")
         symbol = Symbol(instrument, self.out)
-        symbol.load(data)
+        symbol.load(value)
         self.symbols[name] = symbol

@@ -7,25 +7,25 @@ a list. It knows no clock: time comes with the records, and what silence means i
 at their own times when a later record or clock record passes them (docs/stages.md).
 """
 
-from typing import Any, Final, final
+from typing import Final, final
 
+from librt.strings import BytesWriter
 from mypy_extensions import i64, mypyc_attr
 
 from schemas import flags
+from schemas.avro import Cursor, put_long
 from schemas.instrument import Instrument
-from schemas.record import Candle, Gap, Link, Quote, Record, Rejected, Status, Tick, Trade
-from topology.stages import best_price, calendar, candle, dedup, liveness, spike, validity
+from schemas.record import Candle, Gap, Link, Quote, Record, Rejected, Tick, Trade
+from topology.stages import best_price, calendar, candle, dedup, liveness, spike, stamp, validity
 from topology.stages.best_price import BestPrice, Leg
 from topology.stages.candle import Candles
-from topology.stages.dedup import Dedup
-from topology.stages.liveness import NEVER, Liveness
-from topology.stages.spike import Spike
+from topology.stages.feed import Feed, status
+from topology.stages.liveness import NEVER
 from topology.stages.validity import Bounds, Refusal
 
-SKEW_NS: Final = 2_000_000_000  # how far a time may run ahead before it is a broken clock
 REPORT_NS: Final = 10_000_000_000
 MAX_SOURCES: Final = 64  # of one symbol: its state must stay bounded
-VERSION: Final = 1  # of the dumped state
+VERSION: Final = 2  # of the dumped state
 
 
 @final
@@ -36,67 +36,6 @@ class Made:
     def __init__(self, record: Record, offset: i64) -> None:
         self.record = record
         self.offset: i64 = offset
-
-
-@mypyc_attr(acyclic=True)
-class Feed:
-    """One source of a symbol: a part for each stage, and the count of every tick."""
-
-    def __init__(self, instrument: Instrument, name: str) -> None:
-        source = instrument.source(name)
-        rules = instrument.rules
-        self.name = name
-        self.contiguous = source.contiguous
-        self.calendar = source.calendar or instrument.calendar
-        self.dedup = Dedup()
-        self.spike = Spike(rules)
-        self.life = Liveness(instrument.symbol, name, rules)
-        self.leg = Leg(name, source.priority, source.weight, self.life)
-        self.candles = Candles(instrument.symbol, name, rules, self.life)
-        self.open = True
-        self.session_at: i64 = NEVER  # when the session next opens or closes
-        self.good: i64 = 0  # the last good mid
-        self.event: i64 = 0  # of the newest tick
-        self.recv: i64 = 0
-        self.latency: i64 = 0
-        self.spread: i64 = 0
-        self.arrived: i64 = 0
-        self.accepted: i64 = 0
-        self.rejected: dict[str, int] = {}
-        self.unused: i64 = 0  # fetched candles that were not needed
-        self.report_at: i64 = NEVER
-        self.reported: i64 = -1  # the status last written
-
-    def deadline(self) -> i64:
-        """When time alone next changes something here."""
-        due = min(self.session_at, self.life.deadline)
-        due = min(due, self.candles.deadline())
-        due = min(due, self.report_at)
-        if self.spike.deadline > 0:
-            due = min(due, self.spike.deadline)
-        return due
-
-    def dump(self) -> list[Any]:
-        """State as plain data."""
-        counts = [self.good, self.event, self.recv, self.latency, self.spread, self.arrived, self.accepted]
-        parts = [
-            self.dedup.dump(),
-            self.spike.dump(),
-            self.life.dump(),
-            self.leg.dump(),
-            candle.dump(self.candles),
-        ]
-        return [self.name, counts, self.rejected, self.unused, self.report_at, self.reported, parts]
-
-    def load(self, data: list[Any]) -> None:
-        """Take over what dump() gave."""
-        self.good, self.event, self.recv, self.latency, self.spread, self.arrived, self.accepted = data[1]
-        self.rejected, self.unused, self.report_at, self.reported = data[2:6]
-        self.dedup.load(data[6][0])
-        self.spike.load(data[6][1])
-        self.life.load(data[6][2])
-        self.leg.load(data[6][3])
-        candle.load(self.candles, data[6][4])
 
 
 @mypyc_attr(acyclic=True)
@@ -124,9 +63,9 @@ class Symbol:
         event: i64 = tick.ts_event
         recv: i64 = tick.ts_recv
         marks: i64 = tick.flags
-        if recv > append + SKEW_NS or event > recv + SKEW_NS or event <= 0:
-            recv, event, marks = clamp(recv, event, marks, append)
-            tick = _quote_with(tick, event, recv, marks)
+        if recv > append + stamp.SKEW_NS or event > recv + stamp.SKEW_NS or event <= 0:
+            recv, event, marks = stamp.clamp(recv, event, marks, append)
+            tick = stamp.quote_with(tick, event, recv, marks)
         feed = self._begin(tick.source, recv, clock, offset)
         if feed is None:
             return flags.TOO_MANY_SOURCES
@@ -141,7 +80,7 @@ class Symbol:
                 quality = validity.quality(bid, ask)
                 if quality:
                     marks |= quality
-                    tick = _quote_with(tick, event, recv, marks)
+                    tick = stamp.quote_with(tick, event, recv, marks)
                 if marks & flags.NOT_CLEAN:
                     self._accept(feed, tick, event, recv, offset)
                     if feed.open:
@@ -153,12 +92,12 @@ class Symbol:
 
     def on_trade(self, tick: Trade, offset: i64, append: i64, clock: i64) -> str:
         """Apply a trade; give a dead-letter reason or nothing."""
-        recv, event, marks = clamp(tick.ts_recv, tick.ts_event, tick.flags, append)
+        recv, event, marks = stamp.clamp(tick.ts_recv, tick.ts_event, tick.flags, append)
         feed = self._begin(tick.source, recv, clock, offset)
         if feed is None:
             return flags.TOO_MANY_SOURCES
         self.trigger = event
-        tick = _trade_with(tick, event, recv, marks)
+        tick = stamp.trade_with(tick, event, recv, marks)
         if self._is_new(feed, tick, event, recv, marks, offset):
             refusal = validity.judge_trade(self.bounds, self.now, tick, event, feed.good)
             if refusal is not None:
@@ -170,7 +109,7 @@ class Symbol:
 
     def on_link(self, link: Link, offset: i64, append: i64, clock: i64) -> str:
         """Apply a heartbeat, connected or disconnected; give a dead-letter reason or nothing."""
-        recv, event, _ = clamp(link.ts_recv, link.ts_event, 0, append)
+        recv, event, _ = stamp.clamp(link.ts_recv, link.ts_event, 0, append)
         feed = self._begin(link.source, recv, clock, offset)
         if feed is None:
             return flags.TOO_MANY_SOURCES
@@ -316,7 +255,7 @@ class Symbol:
             at_once = agreed and not state.held  # never held: no flag
             self._release(feed)
             if not at_once:
-                tick = _released(tick)
+                tick = stamp.released(tick)
             self._accept_clean(feed, tick, x, event, recv, offset)
             for other in agreeing:
                 self._release(other)
@@ -350,7 +289,7 @@ class Symbol:
         held = spike.take_held(feed.spike)
         spike.seed(feed.spike)
         for each in held:
-            tick = _released(each.tick)
+            tick = stamp.released(each.tick)
             self._accept_clean(feed, tick, each.x, tick.ts_event, tick.ts_recv, each.offset)
 
     # Acceptance: liveness, candle, and what the best price needs. ``offset`` is the tick's own, which one that was
@@ -487,69 +426,32 @@ class Symbol:
 
     # State.
 
-    def dump(self) -> list[Any]:
-        """The whole state as plain data, with its version and the last applied offset."""
-        feeds = [feed.dump() for feed in self.feeds]
-        return [VERSION, self.offset, self.now, self.best.dump(), candle.dump(self.composite), feeds]
+    def dump(self) -> bytes:
+        """The whole state, with its version and the last applied offset."""
+        out = BytesWriter()
+        put_long(out, VERSION)
+        put_long(out, self.offset)
+        put_long(out, self.now)
+        self.best.dump(out)
+        candle.dump(self.composite, out)
+        put_long(out, len(self.feeds))
+        for feed in self.feeds:
+            feed.dump(out)
+        return out.getvalue()
 
-    def load(self, data: list[Any]) -> None:
-        """Take over what dump() gave."""
-        if data[0] != VERSION:
-            raise ValueError(f"state of {self.name} has version {data[0]}, this code reads {VERSION}")
-        self.offset, self.now = data[1:3]
-        self.best.load(data[3])
-        candle.load(self.composite, data[4])
-        for each in data[5]:
-            self._add_feed(each[0]).load(each)
+    def load(self, data: bytes) -> None:
+        """Take over what dump() gave. Raises ValueError where another version of this code did."""
+        cursor = Cursor(data, 0)
+        if cursor.long() != VERSION:
+            raise ValueError(f"the state of {self.name} is not of version {VERSION}, which this code reads")
+        self.offset = cursor.long()
+        self.now = cursor.long()
+        self.best.load(cursor)
+        candle.load(self.composite, cursor)
+        for _ in range(cursor.long()):
+            self._add_feed(cursor.string()).load(cursor)
         self.due = self._earliest()
 
 
 def _name(feed: Feed) -> str:
     return feed.name
-
-
-def status(symbol: str, feed: Feed) -> Status:
-    """The scoreboard of one source as it is now."""
-    life = feed.life
-    name = liveness.NAMES[life.status]
-    return Status(
-        symbol, feed.name, name, life.since, feed.event, feed.recv, feed.latency, life.interval, feed.spread,
-        feed.arrived, feed.accepted, len(feed.spike.held), life.opened, dict(feed.rejected),
-    )  # fmt: skip
-
-
-def clamp(recv: i64, event: i64, marks: i64, append: i64) -> tuple[i64, i64, i64]:
-    """Bound times that ran ahead: recv by the broker's append time, event by recv. All in ns."""
-    if recv > append + SKEW_NS:
-        recv = append
-        marks |= flags.BAD_CLOCK
-    if event <= 0:
-        event = recv
-        marks |= flags.NO_EVENT_TIME
-    if event > recv + SKEW_NS:
-        event = recv
-        marks |= flags.BAD_CLOCK
-    return recv, event, marks
-
-
-def _quote_with(tick: Quote, event: i64, recv: i64, marks: i64) -> Quote:
-    if tick.flags == marks and tick.ts_event == event and tick.ts_recv == recv:
-        return tick
-    return Quote(
-        tick.symbol, tick.source, event, recv, tick.bid, tick.ask, tick.bid_size, tick.ask_size,
-        tick.id, tick.seq, marks,
-    )  # fmt: skip
-
-
-def _trade_with(tick: Trade, event: i64, recv: i64, marks: i64) -> Trade:
-    if tick.flags == marks and tick.ts_event == event and tick.ts_recv == recv:
-        return tick
-    return Trade(
-        tick.symbol, tick.source, event, recv, tick.price, tick.size, tick.id, tick.seq, marks
-    )  # fmt: skip
-
-
-def _released(tick: Tick) -> Tick:
-    if isinstance(tick, Quote):
-        return _quote_with(tick, tick.ts_event, tick.ts_recv, tick.flags | flags.RELEASED)
-    return _trade_with(tick, tick.ts_event, tick.ts_recv, tick.flags | flags.RELEASED)

@@ -13,13 +13,15 @@ Bands: BNHLS 2009 (10 MAD of 50), Brownlees & Gallo 2006 (a floor in price units
 hold-and-confirm rule is that of MetaTrader-type servers. Exact rules: docs/stages.md.
 """
 
-from typing import Any, Final
+from typing import Final
 
+from librt.strings import BytesWriter
 from librt.vecs import append, vec
 from mypy_extensions import i64, mypyc_attr
 
+from schemas.avro import Cursor, put_boolean, put_long, put_tick
 from schemas.instrument import Rules
-from schemas.record import Quote, Trade, astuple
+from schemas.record import Quote, Trade
 from topology.stages.validity import apart
 
 WINDOW: Final = 50
@@ -80,15 +82,25 @@ class Window:
         self.ordered = vec[i64](capacity=WINDOW)
         self.at = 0
 
-    def dump(self) -> list[int]:
-        """The numbers in order of arrival."""
-        ring = list(self.ring)
-        return ring[self.at :] + ring[: self.at]
+    def dump(self, out: BytesWriter) -> None:
+        """Append the numbers in order of arrival, each as what differs from the one before."""
+        ring = self.ring
+        n: i64 = len(ring)
+        put_long(out, n)
+        before: i64 = 0
+        i: i64 = 0
+        while i < n:
+            value = ring[(self.at + i) % n]
+            put_long(out, value ^ before)
+            before = value
+            i += 1
 
-    def load(self, ring: list[int]) -> None:
+    def load(self, cursor: Cursor) -> None:
         """Take over what dump() gave."""
         self.clear()
-        for value in ring:
+        value: i64 = 0
+        for _ in range(cursor.long()):
+            value ^= cursor.long()
             self.add(value)
 
 
@@ -111,26 +123,36 @@ class Spike:
         self.last_recv: i64 = 0
         self.reseed = False  # the session has closed since
 
-    def dump(self) -> list[Any]:
-        """State as plain data."""
-        held = [[_fields(h.tick), h.x, h.median, h.band, h.offset] for h in self.held]
-        scalars = [self.deadline, self.level, self.agreed, self.last, self.last_recv, self.reseed]
-        return [self.mids.dump(), self.widths.dump(), held, scalars]
+    def dump(self, out: BytesWriter) -> None:
+        """Append the state."""
+        self.mids.dump(out)
+        self.widths.dump(out)
+        put_long(out, len(self.held))
+        for held in self.held:
+            put_tick(out, held.tick)
+            put_long(out, held.x)
+            put_long(out, held.median)
+            put_long(out, held.band)
+            put_long(out, held.offset)
+        put_long(out, self.deadline)
+        put_long(out, self.level)
+        put_long(out, self.agreed)
+        put_long(out, self.last)
+        put_long(out, self.last_recv)
+        put_boolean(out, self.reseed)
 
-    def load(self, data: list[Any]) -> None:
+    def load(self, cursor: Cursor) -> None:
         """Take over what dump() gave."""
-        self.mids.load(data[0])
-        self.widths.load(data[1])
-        self.held = [Held(_tick(each[0]), each[1], each[2], each[3], each[4]) for each in data[2]]
-        self.deadline, self.level, self.agreed, self.last, self.last_recv, self.reseed = data[3]
-
-
-def _fields(tick: Quote | Trade) -> list[Any]:
-    return [isinstance(tick, Quote), *astuple(tick)]
-
-
-def _tick(fields: list[Any]) -> Quote | Trade:
-    return Quote(*fields[1:]) if fields[0] else Trade(*fields[1:])
+        self.mids.load(cursor)
+        self.widths.load(cursor)
+        for _ in range(cursor.long()):
+            self.held.append(Held(cursor.tick(), cursor.long(), cursor.long(), cursor.long(), cursor.long()))
+        self.deadline = cursor.long()
+        self.level = cursor.long()
+        self.agreed = cursor.long()
+        self.last = cursor.long()
+        self.last_recv = cursor.long()
+        self.reseed = cursor.boolean()
 
 
 def move(ordered: vec[i64], place: i64, value: i64) -> None:

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from topology.delivery import Lane
 from topology.stages import liveness
-from topology.stages.pipeline import Feed
+from topology.stages.feed import Feed
 
 SECOND: Final = 1_000_000_000
 #: States of the best price; a symbol without any source yet counts as no_source.

@@ -15,9 +15,10 @@ from schemas.record import Best, Trade
 from topology.stages import liveness
 from topology.stages.best_price import Leg
 from topology.stages.candle import Candles, Minute
+from topology.stages.feed import Feed
 from topology.stages.liveness import Liveness
 from topology.stages.partition import Partition
-from topology.stages.pipeline import Feed, Symbol
+from topology.stages.pipeline import Symbol
 from topology.stages.spike import Held
 
 SECOND: Final = 1_000_000_000
