@@ -22,6 +22,7 @@ from topology import admin, config
 from topology.agents import Tasks
 from topology.config import Settings
 from topology.delivery import COMMIT_SECONDS, end
+from topology.disk import new_states
 from topology.loop import new_loop
 from topology.membership import Membership
 from topology.table import StateTable
@@ -100,6 +101,7 @@ def build(settings: Settings) -> App:
     changelog = app.topic(admin.state_topic(run), internal=True, **BYTES)
     table = StateTable(app, name="symbols", key_type=bytes, value_type=bytes, changelog_topic=changelog)
     app.tables.add(table)
+    table.data.new_states = new_states(settings, data)
     instruments = instrument.load(settings.instruments)
     codec = codec_for(settings.schema_registry_url)
     tasks = Tasks(
