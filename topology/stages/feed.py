@@ -1,6 +1,5 @@
 """One source of a symbol: what each stage keeps of it, and the count of every tick."""
 
-
 from librt.strings import BytesWriter
 from mypy_extensions import i64, mypyc_attr
 
