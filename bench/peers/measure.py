@@ -102,7 +102,7 @@ class Place:
         lines = self._run(str(self._python), str(Path(__file__).with_name("turn.py")), what, *arguments)
         if what == "load":
             return {}
-        result: dict[str, Any] = json.loads(lines[-1])
+        result: dict[str, Any] = json.loads(lines[-1][lines[-1].index("{") :])  # behind what Faust does to a terminal
         return result
 
     def _run(self, *command: str, inside: Path | None = None) -> list[str]:
