@@ -59,6 +59,8 @@ class Tasks:
         self._started = asyncio.Event()
         self._room = asyncio.Event()
         self._producers: dict[int, AIOKafkaProducer] = {}  # transactional ones
+        self._fencing: asyncio.Future[Any] | None = None
+        self._stopping = False
         self.lanes: dict[int, Lane] = {}
 
     async def start(self, watch: Watch | None = None) -> None:
@@ -77,10 +79,13 @@ class Tasks:
             return
         for number in numbers:
             self._producers[number] = self._new_producer(f"{self._app.conf.id}-{number}")
+        starts = asyncio.gather(*(self._producers[number].start() for number in numbers))
+        self._fencing = asyncio.ensure_future(asyncio.wait_for(starts, TRANSACTIONS_S))
         try:
-            await asyncio.wait_for(
-                asyncio.gather(*(self._producers[number].start() for number in numbers)), TRANSACTIONS_S
-            )
+            await self._fencing
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise
         except TimeoutError:
             end(
                 f"Kafka gave no coordinator of transactions within {TRANSACTIONS_S:.0f} s: it may have fewer brokers "
@@ -166,6 +171,9 @@ class Tasks:
 
     async def stop(self) -> None:
         """End: nothing is committed here, the partitions have been given up already."""
+        self._stopping = True
+        if self._fencing is not None:
+            self._fencing.cancel()  # the rebalance that waits for it would hold up the end
         await self.close(self.lanes.keys() | self._producers.keys())
         if self._plain is not None:
             await _stop(self._plain)
