@@ -22,7 +22,7 @@ from topology import admin
 from topology.config import Settings
 
 RUNS: Final = 3
-WHOLE: Final = Market(symbols=100, ticks=1_000_000, seconds=3_600)
+WHOLE: Final = Market(symbols=100, ticks=3_000_000, seconds=10_800)
 PREFIX_TICKS: Final = 30_000  # for peers that would take minutes
 SETTLE_S: Final = 3.0  # new topics have leaders and files by then
 START_S: Final = 120.0
