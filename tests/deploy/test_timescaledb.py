@@ -52,7 +52,8 @@ class TimescaleDB:
 
     def copy(self, statement: str, data: bytes) -> dict[str, Any]:
         """Let the server copy data from what stands for STDIN in it; its answer."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         sql = statement.replace("FROM STDIN", "FROM '/dev/blob'")
         self._process.stdin.write(json.dumps({"copy": sql, "data": base64.b64encode(data).decode()}) + "\n")
         self._process.stdin.flush()
