@@ -119,6 +119,11 @@ class Group(msgspec.Struct, frozen=True):
         """The lag over all partitions."""
         return sum(sum(partitions.values()) for partitions in self.lag.values())
 
+    @property
+    def addresses(self) -> list[str]:
+        """Where the web views of its workers are: host:port."""
+        return [name.removeprefix(CLIENT) for name in self.clients if name.startswith(CLIENT)]
+
 
 def app_id(run: str) -> str:
     """The Faust application of the workers, which is also their consumer group."""

@@ -30,6 +30,7 @@ from topology.task import Task
 from topology.transport import SETTINGS
 from topology.watch import AGAIN_S, EVERY_S, Watch
 from topology.web import views
+from topology.web.serving import serve_on
 
 CLOCK_SECONDS = 1.0
 TRANSACTION_TIMEOUT_MS = 10_000  # a dead worker's open transaction hides what is behind it for so long, at most
@@ -83,7 +84,8 @@ def build(settings: Settings) -> App:
     run = settings.run
     data = settings.data_dir / (run or "live")
     data.mkdir(parents=True, exist_ok=True)
-    port = config.web_port(settings)
+    listener = config.worker_listener(settings)
+    port = listener.getsockname()[1]
     app = App(
         admin.app_id(run),
         broker="tickloom://" + ";".join(settings.brokers),
@@ -137,6 +139,7 @@ def build(settings: Settings) -> App:
     if not run:  # in other runs whoever feeds them writes the clock
         app.timer(CLOCK_SECONDS)(clock)
     views.install(app, tasks, settings, instruments)
+    serve_on(app, listener)
     return app
 
 

@@ -214,51 +214,34 @@ def _check_security(settings: Settings) -> None:
     _ssl_context(settings)
 
 
-def web_port(settings: Settings) -> int:
-    """The port for the web views. Raises ConfigError where the one that was asked for is taken."""
-    if settings.web_port:
-        if not _is_free(settings.web_host, settings.web_port):
-            raise ConfigError(_taken(settings.web_host, settings.web_port, "TICKLOOM_WEB_PORT"))
-        return settings.web_port
-    if _is_free(settings.web_host, DEFAULT_WEB_PORT):
-        return DEFAULT_WEB_PORT
-    with socket.create_server((settings.web_host, 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
-def sink_listener(settings: Settings) -> socket.socket:
-    """A socket that listens for the sink's web views, so that nobody takes its port in between.
+def worker_listener(settings: Settings) -> socket.socket:
+    """A socket that listens for a worker's web views, so that nobody takes its port in between.
 
     Raises ConfigError where the port that was asked for is taken.
     """
-    host = settings.web_host
+    return _listener(settings.web_host, settings.web_port, DEFAULT_WEB_PORT, "TICKLOOM_WEB_PORT")
+
+
+def sink_listener(settings: Settings) -> socket.socket:
+    """The same for the sink's."""
+    return _listener(settings.web_host, settings.sink_web_port, DEFAULT_SINK_WEB_PORT, "TICKLOOM_SINK_WEB_PORT")
+
+
+def _listener(host: str, asked: int, usual: int, variable: str) -> socket.socket:
+    port = asked or usual
     try:
-        return socket.create_server((host, settings.sink_web_port or DEFAULT_SINK_WEB_PORT))
+        return socket.create_server((host, port))
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
-            raise ConfigError(f"cannot listen on {host} (TICKLOOM_WEB_HOST, _SINK_WEB_PORT): {error}") from error
-    if settings.sink_web_port:
-        raise ConfigError(_taken(host, settings.sink_web_port, "TICKLOOM_SINK_WEB_PORT"))
+            raise ConfigError(f"cannot listen on {host}:{port} (TICKLOOM_WEB_HOST, {variable}): {error}") from error
+    if asked:
+        raise ConfigError(f"port {port} on {host} is in use: set {variable} to another one, or to 0 for a free one")
     return socket.create_server((host, 0))
-
-
-def _taken(host: str, port: int, variable: str) -> str:
-    return f"port {port} on {host} is in use: set {variable} to another one, or to 0 for a free one"
 
 
 def without_password(address: str) -> str:
     """A database's address as it may be shown."""
     return re.sub(r"(?<=://)([^:@/]*):[^@/]*@", r"\1:***@", address)
-
-
-def _is_free(host: str, port: int) -> bool:
-    try:
-        socket.create_server((host, port)).close()
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            return False
-        raise ConfigError(f"cannot listen on {host}:{port} (TICKLOOM_WEB_HOST, _PORT): {error}") from error
-    return True
 
 
 def _variable(field: str) -> str:

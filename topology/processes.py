@@ -6,7 +6,6 @@ process is a worker like any other, a member of the group with files and a web p
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,7 +15,6 @@ from typing import Final
 
 import click
 
-from topology import config
 from topology.config import Settings
 
 LOOK_EVERY_S: Final = 0.2
@@ -28,9 +26,7 @@ def run_workers(settings: Settings, count: int) -> int:
 
     Where one of them ends by itself the others are stopped and the code is 1: what restarts a worker restarts them all.
     """
-    children = [
-        _start(settings, f"worker-{number}", port) for number, port in enumerate(_ports(settings, count), start=1)
-    ]
+    children = [_start(settings, number) for number in range(count)]
     with _stop_asked() as asked:
         try:
             while not asked and all(child.poll() is None for child in children):
@@ -43,19 +39,12 @@ def run_workers(settings: Settings, count: int) -> int:
     return int(bool(ended or any(codes)))
 
 
-def _ports(settings: Settings, count: int) -> list[int]:
-    """The one that was asked for and those after it; or the usual one and free ones."""
-    if settings.web_port:
-        return list(range(settings.web_port, settings.web_port + count))
-    probes = [socket.create_server((settings.web_host, 0)) for _ in range(count - 1)]
-    free = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return [config.web_port(settings), *free]
-
-
-def _start(settings: Settings, name: str, port: int) -> "subprocess.Popen[bytes]":
-    own = {"TICKLOOM_DATA": str(settings.data_dir / name), "TICKLOOM_WEB_PORT": str(port)}
+def _start(settings: Settings, number: int) -> "subprocess.Popen[bytes]":
+    """With the web port that was asked for, and those after it; or the usual one for the first that comes."""
+    own = {
+        "TICKLOOM_DATA": str(settings.data_dir / f"worker-{number + 1}"),
+        "TICKLOOM_WEB_PORT": str(settings.web_port and settings.web_port + number),
+    }
     return subprocess.Popen(
         [sys.executable, "-c", f"from topology.running import child; child({os.getpid()})", "worker"],
         env={**os.environ, **settings.environment(), **own},

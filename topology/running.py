@@ -8,7 +8,6 @@ import fcntl
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -85,11 +84,9 @@ class Running:
                 self._processes.update({name: self._process(name) for name in names})
 
     def _process(self, name: str) -> "subprocess.Popen[bytes]":
-        more = {"TICKLOOM_SINK_WEB_PORT": "0"}  # the one that is set may be another run's
-        if name.startswith("worker-"):  # each needs files and a port of its own
-            with socket.create_server((self.settings.web_host, 0)) as probe:
-                port = probe.getsockname()[1]
-            more |= {"TICKLOOM_DATA": str(self.folder / name), "TICKLOOM_WEB_PORT": str(port)}
+        more = {"TICKLOOM_WEB_PORT": "0", "TICKLOOM_SINK_WEB_PORT": "0"}  # those that are set may be another run's
+        if name.startswith("worker-"):  # each needs files of its own
+            more["TICKLOOM_DATA"] = str(self.folder / name)
         code = f"from topology.running import child; child({os.getpid()})"
         with (self.folder / f"{name}.log").open("wb") as log:
             return subprocess.Popen(

@@ -38,6 +38,7 @@ from topology.storage.tables import DELETABLE, DeadLetter, Deleted, Row
 from topology.storage.writer import DatabaseSetBackError, Refused, Writer
 from topology.transport import SETTINGS
 from topology.web import sink_views
+from topology.web.serving import serve_on
 
 BATCH_ROWS = 20_000  # of one transaction, about
 LINGER_S = 0.1  # how long a row waits for company
@@ -349,7 +350,8 @@ def build(settings: Settings, ids: dict[str, str]) -> App:
 
     app.task(start)
     app.timer(LOOK_S)(look)
-    sink_views.install(app, sink, listener, run)
+    sink_views.install(app, sink, run)
+    serve_on(app, listener)
     return app
 
 

@@ -156,11 +156,10 @@ def _kafka(settings: Settings, client: Any, codec: Codec, found: Database) -> Ov
 
 def _workers(group: admin.Group) -> list[Worker]:
     """Ask every worker how far it is."""
-    addresses = [name.removeprefix(admin.CLIENT) for name in group.clients if name.startswith(admin.CLIENT)]
-    if not addresses:
+    if not group.addresses:
         return []
-    with ThreadPoolExecutor(len(addresses)) as pool:
-        return list(pool.map(_worker, addresses))
+    with ThreadPoolExecutor(len(group.addresses)) as pool:
+        return list(pool.map(_worker, group.addresses))
 
 
 def _worker(address: str) -> Worker:

@@ -1,6 +1,8 @@
 """The settings: where each comes from, and that a wrong one is one clear line."""
 
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -120,19 +122,33 @@ def test_the_web_port_is_another_one_only_where_none_was_asked_for() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=rf"port {port} .* in use.*TICKLOOM_WEB_PORT"):
-            config.web_port(Settings(web_port=port))
-    assert config.web_port(Settings(web_port=port)) == port
+            config.worker_listener(Settings(web_port=port))
+        with pytest.raises(ConfigError, match=rf"port {port} .* in use.*TICKLOOM_SINK_WEB_PORT"):
+            config.sink_listener(Settings(sink_web_port=port))
+    with config.worker_listener(Settings(web_port=port)) as listener:
+        assert listener.getsockname()[1] == port
 
 
-def test_the_free_web_port_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        monkeypatch.setattr(config, "DEFAULT_WEB_PORT", taken.getsockname()[1])
-        port = config.web_port(Settings())
-    assert port != config.DEFAULT_WEB_PORT
-    with socket.create_server(("127.0.0.1", port)) as server:
-        assert server.getsockname()[1] == port
+def test_of_many_that_start_at_once_one_gets_the_usual_web_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        usual = probe.getsockname()[1]
+    monkeypatch.setattr(config, "DEFAULT_WEB_PORT", usual)
+    count = 32
+    together = threading.Barrier(count)
+
+    def listen(_: int) -> socket.socket:
+        together.wait()
+        return config.worker_listener(Settings())
+
+    with ThreadPoolExecutor(count) as pool:
+        listeners = list(pool.map(listen, range(count)))
+    ports = {listener.getsockname()[1] for listener in listeners}
+    for listener in listeners:
+        listener.close()
+    assert len(ports) == count
+    assert usual in ports
 
 
 def test_a_host_that_is_not_ours_is_a_clear_error() -> None:
     with pytest.raises(ConfigError, match="TICKLOOM_WEB_HOST"):
-        config.web_port(Settings(web_host="192.0.2.1"))
+        config.worker_listener(Settings(web_host="192.0.2.1"))

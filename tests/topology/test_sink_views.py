@@ -171,16 +171,19 @@ def test_a_port_that_is_in_use_is_one_clear_line(
     assert "Traceback" not in "".join(lines)
 
 
-def test_two_sinks_find_ports_of_their_own(run: str, start: Callable[..., Process], tmp_path: Path) -> None:
-    """The default port goes to one of them, whoever is first; both work."""
-    sinks = [start("sink", TICKLOOM_DATA=str(tmp_path / str(number))) for number in range(2)]
-    ports = [wait_for(sink, lambda each=sink: web_port(each.log.read_text())) for sink in sinks]
-    assert len(set(ports)) == 2
-    for sink, port in zip(sinks, ports, strict=True):
-        wait_for(sink, lambda at=port: get(at, "/healthz")[0] == 200)
+@pytest.mark.parametrize("command", ["worker", "sink"])
+def test_those_that_start_together_find_ports_of_their_own(
+    run: str, start: Callable[..., Process], tmp_path: Path, command: str
+) -> None:
+    """The default port goes to one of them, whoever is first; all work."""
+    every = [start(command, TICKLOOM_DATA=str(tmp_path / str(number))) for number in range(3)]
+    ports = [wait_for(each, lambda one=each: web_port(one.log.read_text())) for each in every]
+    assert len(set(ports)) == 3
+    for each, port in zip(every, ports, strict=True):
+        wait_for(each, lambda at=port: get(at, "/healthz")[0] == 200)
 
 
 def web_port(log: str) -> int:
-    """What the sink says."""
+    """What a worker or sink says."""
     _, found, rest = log.partition("web views at http://127.0.0.1:")
     return int(rest.partition("/")[0]) if found else 0

@@ -68,6 +68,7 @@ class Demo:
     ends: Offsets = field(default_factory=dict)  # where the reader may stop, once that is known
     processes: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
     behind_ns: int = 0  # the most by which the feed sent a tick too late
+    web: str = ""  # where the worker's web views begin
     recipe: str = ""  # what gives the same feed again
     fed: bool = False
     agreed: bool = True  # until the comparison says otherwise
@@ -75,11 +76,6 @@ class Demo:
     def log(self, name: str) -> Path:
         """Where a process writes its log."""
         return self.folder / f"{name}.log"
-
-
-def web_address(settings: Settings) -> str:
-    """Where the worker's web views begin."""
-    return f"http://{settings.web_host}:{settings.web_port}/"
 
 
 def check_alive(demo: Demo) -> None:
@@ -252,7 +248,7 @@ def _frame(demo: Demo, elapsed_s: float) -> Frame:
         seen=demo.seen,
         rows=demo.rows,
         notes=_notes(demo),
-        web=web_address(demo.settings),
+        web=demo.web,
         width=demo.console.width,
         height=demo.console.height,
     )

@@ -36,7 +36,7 @@ from schemas.instrument import ConfigError
 from topology import admin, config
 from topology.config import Settings
 from topology.demo import rows
-from topology.demo.play import Demo, DemoError, check_alive, play, web_address
+from topology.demo.play import Demo, DemoError, check_alive, play
 from topology.demo.report import compare
 from topology.demo.view import summary
 from topology.storage import database
@@ -135,12 +135,11 @@ def _prepare(undo: Undo, console: Console, seconds: float | None) -> Demo:
         topics = admin.create_topics(settings.kafka, run)
         say(f"{len(topics)} topics of run {run}; {found[-1].removeprefix('database: ')}")
     with _step(console, "Worker and sink") as say:
-        demo.settings = msgspec.structs.replace(demo.settings, web_port=config.web_port(given))
         undo.callback(_stop, demo)
         for name in ("worker", "sink"):
             _start(demo, name)
         _await_ready(demo, client)
-        say(f"web views at {web_address(demo.settings)}")
+        say(f"web views at {demo.web}")
     return demo
 
 
@@ -184,11 +183,10 @@ def _step(console: Console, what: str) -> Iterator[Callable[[str], None]]:
 
 def _start(demo: Demo, name: str) -> None:
     """Start a worker or sink as a user would, in a session of its own: Ctrl-C is for the demo."""
-    settings = demo.settings if name == "worker" else msgspec.structs.replace(demo.settings, web_port=0)
     with demo.log(name).open("wb") as log:
         demo.processes[name] = subprocess.Popen(
             [sys.executable, "-m", "topology.cli", name],
-            env={**os.environ, **settings.environment()},
+            env={**os.environ, **demo.settings.environment()},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -212,7 +210,11 @@ def _stop(demo: Demo) -> None:
 def _await_ready(demo: Demo, client: Any) -> None:
     """Wait until the worker says that it has recovered, and the sink takes part in its group."""
     limit = time.monotonic() + START_LIMIT_S
-    while not (_is_ready(demo) and all(group.members for group in admin.groups(client, demo.settings.run))):
+    while True:
+        workers, sink = admin.groups(client, demo.settings.run)
+        demo.web = next((f"http://{address}/" for address in workers.addresses), "")
+        if sink.members and demo.web and _is_ready(demo):
+            return
         check_alive(demo)
         if time.monotonic() > limit:
             raise DemoError(f"worker and sink were not ready within {START_LIMIT_S} s; their logs: {demo.folder}")
@@ -221,7 +223,7 @@ def _await_ready(demo: Demo, client: Any) -> None:
 
 def _is_ready(demo: Demo) -> bool:
     try:
-        with urllib.request.urlopen(f"{web_address(demo.settings)}readyz", timeout=2) as answer:
+        with urllib.request.urlopen(f"{demo.web}readyz", timeout=2) as answer:
             return bool(answer.status == 200)
     except (urllib.error.URLError, ConnectionError, TimeoutError):
         return False

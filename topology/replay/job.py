@@ -71,7 +71,7 @@ def run_replay(
     console.print(f"run [bold]{run}[/], rules {version}", highlight=False)
     folder = settings.state / "runs" / run
     folder.mkdir(parents=True, exist_ok=True)
-    replayed = msgspec.structs.replace(settings, run=run, instruments=folder / RULES, web_port=0)
+    replayed = msgspec.structs.replace(settings, run=run, instruments=folder / RULES)
     if nice:
         os.nice(nice)  # and so are the processes that it starts
     with stopping(), ExitStack() as stack:

@@ -4,14 +4,11 @@ It is ready while it has partitions and the database takes what comes, healthy w
 is waited for, so restarting the sink would not help.
 """
 
-import logging
-import socket
 import time
 from collections.abc import Iterator
 from typing import Any, Final
 
 import faust
-from aiohttp.web import SockSite
 from faust.web import Request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.core import Metric
@@ -22,11 +19,9 @@ from topology.web.views import Answer, Reply, error_reply, handler, json_reply, 
 
 STUCK_S: Final = 30.0  # a commit takes milliseconds
 
-log = logging.getLogger(__name__)
 
-
-def install(app: Any, sink: Any, listener: socket.socket, run: str) -> None:
-    """Add the views to an application that is not started yet; they are served on a socket that listens already."""
+def install(app: faust.App, sink: Any, run: str) -> None:
+    """Add the views to an application that is not started yet."""
     leave_out_fausts(app)
     views = SinkViews(app, sink, run)
     answers: dict[str, Answer] = {
@@ -38,9 +33,6 @@ def install(app: Any, sink: Any, listener: socket.socket, run: str) -> None:
     for path, answer in answers.items():
         name = answer.__name__ if path != "/" else "index"
         app.page(path, name=name)(handler(name, answer))
-    log.info("web views at http://%s:%d/metrics, /healthz, /readyz", *listener.getsockname()[:2])
-    web: Any = app.web
-    web._transport_handlers["tcp"] = lambda: SockSite(web._runner, listener)
 
 
 class SinkViews:
