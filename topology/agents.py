@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Generic
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import TransactionalIdAuthorizationFailed
@@ -18,9 +18,8 @@ from faust.types import TP
 from schemas import topics
 from schemas.codec import Codec
 from schemas.record import Clock
-from topology.delivery import Lane, end
+from topology.delivery import Lane, ProcessorT, end
 from topology.table import ORIGIN, States, StateTable
-from topology.task import Task
 from topology.watch import Watch
 
 WAITING: Final = 40_000  # outputs of all lanes not yet handed to a producer, above which nothing more is taken up
@@ -30,7 +29,7 @@ STOP_S: Final = 5.0  # for a producer to let go
 log = logging.getLogger(__name__)
 
 
-class Tasks:
+class Tasks(Generic[ProcessorT]):
     """The partitions that this worker owns: their tasks and lanes."""
 
     def __init__(
@@ -40,7 +39,7 @@ class Tasks:
         raw: str,
         outputs: list[str],
         *,
-        task: Callable[[int], Task],
+        task: Callable[[int], ProcessorT],
         producer: Callable[[str | None], AIOKafkaProducer],
         delivery: str,
         commit_seconds: float,
@@ -61,7 +60,7 @@ class Tasks:
         self._producers: dict[int, AIOKafkaProducer] = {}  # transactional ones
         self._fencing: asyncio.Future[Any] | None = None
         self._stopping = False
-        self.lanes: dict[int, Lane] = {}
+        self.lanes: dict[int, Lane[ProcessorT]] = {}
 
     async def start(self, watch: Watch | None = None) -> None:
         """Begin: the topics have been checked. ``watch`` knows whether they are those of the state."""
@@ -111,7 +110,7 @@ class Tasks:
             self._room.clear()
             await self._room.wait()
 
-    async def _open(self, number: int) -> Lane:
+    async def _open(self, number: int) -> Lane[ProcessorT]:
         states = self._table.data.states(number)
         if self._watch is not None:
             await self._check(number, states, self._watch)

@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 class App(faust.App):
     """Faust's application, which commits before it gives partitions up, and owns alone what it takes over."""
 
-    tickloom: Tasks
+    tickloom: Tasks[Any]
     membership: Membership | None = None
 
     def on_rebalance_start(self) -> None:
@@ -152,10 +152,10 @@ def _group(settings: Settings) -> dict[str, Any]:
     }
 
 
-def drive(app: App, source: Any, tasks: Tasks) -> None:
+def drive(app: App, source: Any, tasks: Tasks[Any]) -> None:
     """Give an application the agent that hands the runs of records of ``source`` to the tasks of its partitions.
 
-    With ``App``, ``StateTable``, ``new_producer`` and ``run`` this makes a worker of any task (``bench/peers/app.py``).
+    With ``App``, ``StateTable``, ``new_producer`` and ``run`` this makes a worker of any pipeline (``processor.py``).
     """
     app.tickloom = tasks
 

@@ -17,7 +17,7 @@ import os
 import struct
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.codec import snappy_encode
@@ -27,7 +27,7 @@ from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import RecordMetadata, TopicPartition
 
 from topology.batch import Records, encode_headers
-from topology.task import Task
+from topology.processor import Processor
 
 COMMIT_SECONDS: Final = {"exactly_once": 0.1, "at_least_once": 1.0}
 COMMIT_RECORDS: Final = 50_000  # whichever comes first
@@ -39,15 +39,17 @@ TRANSACTIONAL: Final = 16
 HEADER: Final = struct.Struct(">qiibI")
 COUNTED: Final = struct.Struct(">hiqqqhii")
 
+ProcessorT = TypeVar("ProcessorT", bound=Processor)
+
 log = logging.getLogger(__name__)
 
 
-class Lane:
+class Lane(Generic[ProcessorT]):
     """Sends what one task makes and acks what is safe."""
 
     def __init__(
         self,
-        task: Task,
+        task: ProcessorT,
         producer: AIOKafkaProducer,
         topics: list[str],
         changelog: str,

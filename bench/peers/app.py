@@ -24,7 +24,7 @@ from topology.transport import SETTINGS
 PARTITIONS: Final = 4
 
 
-class Counted(Tasks):
+class Counted(Tasks[Work]):
     """Says when the first and the last of so many records were taken up, and ends the worker then."""
 
     left = 0

@@ -1,8 +1,7 @@
 """The peers' work: drop repeats, best price over the sources of a symbol, minute candles. Pure, without Kafka.
 
-``Symbol`` is the state of a key and what one quote does to it. ``Work`` is the task of one partition as tickloom's
-agents and lanes want it (``topology/agents.py``, ``topology/delivery.py``): fetched records in by ``process``, outputs
-out by ``take``, changed state out by ``save`` and in again by ``load``. Compiled by mypyc (setup.py).
+``Symbol`` is the state of a key and what one quote does to it. ``Work`` is the work of one partition as tickloom's
+lanes want it (``topology/processor.py``). Compiled by mypyc (setup.py).
 """
 
 import struct

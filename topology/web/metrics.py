@@ -16,18 +16,22 @@ from prometheus_client.registry import Collector
 from topology.delivery import Lane
 from topology.stages import liveness
 from topology.stages.feed import Feed
+from topology.task import Task
 
 SECOND: Final = 1_000_000_000
 #: States of the best price; a symbol without any source yet counts as no_source.
 STATES: Final = ("normal", "locked", "crossed", "single_source", "low_confidence", "no_source")
 
 Labels = tuple[str, ...]
+Lanes = list[tuple[int, Lane[Task]]]
 
 
 class WorkerCollector(Collector):
     """Reads the lanes of a worker. ``ready``: nothing, or why not; ``end``: the end of a partition of market.raw."""
 
-    def __init__(self, lanes: Mapping[int, Lane], ready: Callable[[], str], end: Callable[[int], int | None]) -> None:
+    def __init__(
+        self, lanes: Mapping[int, Lane[Task]], ready: Callable[[], str], end: Callable[[int], int | None]
+    ) -> None:
         self._lanes = lanes
         self._ready = ready
         self._end = end
@@ -44,7 +48,7 @@ class WorkerCollector(Collector):
         yield from _symbols(lanes)
         yield from _sources(lanes)
 
-    def _partitions(self, lanes: list[tuple[int, Lane]]) -> Iterator[Metric]:
+    def _partitions(self, lanes: Lanes) -> Iterator[Metric]:
         by = ("partition",)
         tasks = {(str(number),): lane.task for number, lane in lanes}
         yield counter(
@@ -102,14 +106,14 @@ def registry(collector: Collector) -> CollectorRegistry:
     return found
 
 
-def _feeds(lanes: list[tuple[int, Lane]]) -> Iterator[tuple[str, Feed]]:
+def _feeds(lanes: Lanes) -> Iterator[tuple[str, Feed]]:
     for number, lane in lanes:
         for symbol in lane.task.partition.symbols.values():
             for feed in symbol.feeds:
                 yield str(number), feed
 
 
-def _symbols(lanes: list[tuple[int, Lane]]) -> Iterator[Metric]:
+def _symbols(lanes: Lanes) -> Iterator[Metric]:
     states: Counter[Labels] = Counter(dict.fromkeys(((state,) for state in STATES), 0))
     for _, lane in lanes:
         for symbol in lane.task.partition.symbols.values():
@@ -118,7 +122,7 @@ def _symbols(lanes: list[tuple[int, Lane]]) -> Iterator[Metric]:
     yield gauge("symbols", "Symbols by the state of their best price.", ("state",), states)
 
 
-def _sources(lanes: list[tuple[int, Lane]]) -> Iterator[Metric]:
+def _sources(lanes: Lanes) -> Iterator[Metric]:
     arrived, accepted, rejected, held = Counter[Labels](), Counter[Labels](), Counter[Labels](), Counter[Labels]()
     statuses, gaps, opened = Counter[Labels](), Counter[Labels](), Counter[Labels]()
     for number, feed in _feeds(lanes):

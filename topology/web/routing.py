@@ -36,7 +36,7 @@ class Answer(msgspec.Struct, frozen=True):
 class Router:
     """The partitions of this worker, and the way to those of the others."""
 
-    def __init__(self, app: Any, tasks: Tasks, raw: str, instruments: dict[str, Instrument]) -> None:
+    def __init__(self, app: Any, tasks: Tasks[Task], raw: str, instruments: dict[str, Instrument]) -> None:
         self._app = app
         self._tasks = tasks
         self._raw = raw

@@ -24,6 +24,7 @@ from topology.agents import Tasks
 from topology.config import Settings
 from topology.stages.partition import Partition
 from topology.stages.pipeline import Symbol
+from topology.task import Task
 from topology.web import describe, metrics, state_view
 from topology.web.metrics import WorkerCollector
 from topology.web.routing import PASSED_ON, Router, Unavailable
@@ -51,7 +52,7 @@ Rows = Callable[[Symbol, Partition], list[Row]]
 Answer = Callable[..., Awaitable[Reply]]
 
 
-def install(app: faust.App, tasks: Tasks, settings: Settings, instruments: dict[str, Instrument]) -> None:
+def install(app: faust.App, tasks: Tasks[Task], settings: Settings, instruments: dict[str, Instrument]) -> None:
     """Add the views to an application that is not started yet, in place of Faust's own."""
     leave_out_fausts(app)
     views = Views(app, tasks, settings.run, instruments)
@@ -80,7 +81,7 @@ def leave_out_fausts(app: faust.App) -> None:
 class Views:
     """The answers. Each gives a Reply, or raises Unavailable."""
 
-    def __init__(self, app: faust.App, tasks: Tasks, run: str, instruments: dict[str, Instrument]) -> None:
+    def __init__(self, app: faust.App, tasks: Tasks[Task], run: str, instruments: dict[str, Instrument]) -> None:
         self._app = app
         self._tasks = tasks
         self._run = run
