@@ -5,22 +5,22 @@ imports what it runs. No market logic and no I/O of its own here.
 """
 
 import contextlib
-import errno
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from deploy.cli import local
 from topology.dead_letters.cli import dead_letter
+from topology.explain import explain, known_errors
+from topology.replay.cli import replay
+from topology.typed import Moment, settings_for
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from rich.console import Console
-
-    from topology.config import Settings
 
 SECTIONS = {
     "Begin": ("demo", "local", "status"),
@@ -61,45 +61,6 @@ Examples:
 """
 
 
-#: The exceptions that a user can do something about: module, class, and what stands before their text.
-KNOWN_ERRORS = (
-    ("schemas.instrument", "ConfigError", ""),
-    ("deploy.local", "LocalStackError", ""),
-    ("topology.admin", "BrokerError", ""),
-    ("topology.replay.compare", "NotComparable", ""),
-    ("connectors.archive.file", "ArchiveError", ""),
-    ("psycopg", "OperationalError", "the database (TICKLOOM_DATABASE): "),
-    ("psycopg", "Error", "the database: "),
-    ("confluent_kafka", "KafkaException", "Kafka: "),
-    ("aiokafka.errors", "KafkaError", "Kafka: "),
-    ("builtins", "OSError", ""),
-)
-
-
-#: What the system says of a directory that can't be made, or written.
-UNUSABLE = (errno.ENOTDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS)
-
-
-def _known() -> dict[type[Exception], str]:
-    """The classes above of which one can have been raised: their module is imported."""
-    return {
-        getattr(sys.modules[module], name): before for module, name, before in KNOWN_ERRORS if module in sys.modules
-    }
-
-
-def explain(error: Exception) -> str:
-    """Say in one line what went wrong and what to do about it."""
-    before = next(text for kind, text in _known().items() if isinstance(error, kind))
-    text = str(error)
-    if error.args and hasattr(error.args[0], "str"):  # confluent-kafka's error object
-        text = error.args[0].str() or error.args[0].name()
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        text += ": make room, or set TICKLOOM_STATE and TICKLOOM_DATA to directories elsewhere"
-    if isinstance(error, OSError) and error.errno in UNUSABLE:
-        text += ": TICKLOOM_STATE and TICKLOOM_DATA must be directories that can be written"
-    return before + (" ".join(text.split()) or type(error).__name__)
-
-
 class Sections(click.Group):
     """A group whose help lists its commands by section, and whose known errors end in one line."""
 
@@ -109,7 +70,7 @@ class Sections(click.Group):
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
-        except tuple(_known()) as error:
+        except tuple(known_errors()) as error:
             raise click.ClickException(explain(error)) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -140,13 +101,6 @@ def main() -> None:
     """Start."""
 
 
-def _settings(*, broker: bool = False, database: bool = False, run: str = "") -> "Settings":
-    from topology import config
-
-    settings = config.load({**os.environ, "TICKLOOM_RUN": run} if run else None)
-    return config.located(settings, broker=broker, database=database)
-
-
 @main.command()
 @click.option("--seconds", type=click.FloatRange(min=1), help="End by itself after so long, with a summary.")
 def demo(seconds: float | None) -> None:
@@ -156,79 +110,13 @@ def demo(seconds: float | None) -> None:
     sys.exit(run_demo(seconds))
 
 
-@main.group()
-def local() -> None:
-    """Kafka and PostgreSQL here"""
-
-
-@local.command("start")
-def local_start() -> None:
-    """Start what is not running yet; the first time fetches some 150 MB."""
-    from deploy import local as stack
-    from topology import config
-
-    settings = config.load()
-    started = stack.start(
-        settings.state,
-        kafka=not settings.broker,
-        postgres=not settings.database,
-        say=lambda line: click.echo(line, err=True),
-    )
-    click.echo(f"Kafka       {settings.broker or started.broker}")
-    click.echo(f"PostgreSQL  {config.without_password(settings.database or started.database)}")
-
-
-@local.command("stop")
-def local_stop() -> None:
-    """Stop both servers; their data stay."""
-    from deploy import local as stack
-    from topology import config
-
-    settings = config.load()
-    running = stack.stop(settings.state)
-    click.echo("stopped" if running else f"nothing was running in {settings.state}")
-
-
-@local.command("status")
-def local_status() -> None:
-    """Say what runs where. Exit code 1 where nothing does."""
-    from deploy import local as stack
-    from topology import config
-
-    settings = config.load()
-    found = stack.status(settings.state)
-    for what, named, address, pid in (
-        ("Kafka", settings.broker, found and found.broker, found and found.kafka_pid),
-        ("PostgreSQL", settings.database, found and found.database, found and found.postgres_pid),
-    ):
-        place = config.without_password(named or address or "")
-        owner = "yours, not looked after here" if place and not pid else f"process {pid}"
-        click.echo(f"{what:<11} {place + '  (' + owner + ')' if place else 'not running: `make up`'}")
-    if not found:
-        sys.exit(1)
-
-
-@local.command("clean")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-def local_clean(yes: bool) -> None:
-    """Stop both servers and remove their data: topics, tables, offsets."""
-    from deploy import local as stack
-    from topology import config
-
-    settings = config.load()
-    if not yes:
-        click.confirm(f"Remove all data in {settings.state}?", abort=True)
-    stack.clean(settings.state)
-    click.echo(f"no data left in {settings.state}")
-
-
 @main.command()
 @click.option(
     "--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="So many of them; one fills a core."
 )
 def worker(processes: int) -> None:
     """A worker: market.raw in, clean topics out. More share the partitions."""
-    settings = _settings(broker=True)
+    settings = settings_for(broker=True)
     if processes > 1:
         from topology.processes import run_workers
 
@@ -241,7 +129,7 @@ def worker(processes: int) -> None:
 @main.command()
 def sink() -> None:
     """The database writer: clean topics in, rows out."""
-    settings = _settings(broker=True, database=True)
+    settings = settings_for(broker=True, database=True)
     from topology.sink import run_sink
 
     run_sink(settings)
@@ -268,7 +156,7 @@ def import_(
     **how: Any,
 ) -> None:
     """Recorded ticks: LEAN, HistData, TrueFX, Dukascopy, CSV."""
-    settings = _settings(run=run)
+    settings = settings_for(run=run)
     from topology.importing.job import run_import
 
     how["format"] = how["format"] or ""
@@ -301,125 +189,8 @@ def status(as_json: bool) -> None:
         sys.exit(1)
 
 
-class Moment(click.ParamType):
-    """A date or a time as in ISO 8601, UTC unless it says otherwise."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Parse it."""
-        from datetime import UTC, datetime
-
-        try:
-            moment = datetime.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is no time as in 2024-01-05 or 2024-01-05T08:00", param, ctx)
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-class Place(Moment):
-    """A time at which Kafka got a record, or an offset in every partition."""
-
-    name = "time|offset"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Parse it; eight digits are a date."""
-        text = str(value)
-        return int(text) if text.isdecimal() and len(text) != 8 else super().convert(value, param, ctx)
-
-
-@main.group(invoke_without_command=True)
-@click.option("--from", "since", type=Place(), help="[default: the first record there is]")
-@click.option("--to", "until", type=Place(), help="Not included. [default: the last record there is now]")
-@click.option("--symbols", default="", metavar="EURUSD,…", help="[default: all]")
-@click.option("--config", type=click.Path(path_type=Path, exists=True), help="Another instruments.yaml.")
-@click.option("--run", default="", help="Its name. [default: one made of all of this]")
-@click.option("--rate", type=click.FloatRange(min=1), help="Records a second at most. [default: no limit]")
-@click.option("--nice", type=click.IntRange(0, 19), default=10, show_default=True, help="Stand back for others.")
-@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--times", type=click.IntRange(min=1), default=1, show_default=True, help="As many partitions.")
-@click.option("--warm-up", type=click.FloatRange(min=0), default=30.0, show_default=True, help="Minutes before --from.")
-@click.pass_context
-def replay(
-    ctx: click.Context,
-    /,
-    symbols: str,
-    run: str,
-    rate: float | None,
-    nice: int,
-    workers: int,
-    warm_up: float,
-    **how: Any,
-) -> None:
-    """once more, by other rules"""
-    if ctx.invoked_subcommand:
-        return
-    settings = _settings()
-    from topology.replay.job import Asked, run_replay
-
-    names = tuple(name.strip() for name in symbols.split(",") if name.strip())
-    asked = Asked(symbols=names, warm_up_s=60 * warm_up, **how)
-    sys.exit(run_replay(settings, asked, run, rate=rate or 0.0, workers=workers, nice=nice))
-
-
-@replay.command("compare")
-@click.argument("name")
-@click.option("--format", "shape", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.option("--topic", "kinds", multiple=True, type=click.Choice(["tick", "rejected", "best", "candle", "gap"]))
-@click.option(
-    "--first", type=click.IntRange(min=0), default=5, show_default=True, help="Shown of each symbol and topic."
-)
-def replay_compare(name: str, shape: str, kinds: tuple[str, ...], first: int) -> None:
-    """What differs from live. Exit code 0: nothing, 1: something, 2: error."""
-    from topology.replay.commands import compare
-
-    try:
-        sys.exit(compare(_settings(broker=True, database=True), name, shape, kinds, first))
-    except tuple(_known()) as error:
-        click.echo(f"Error: {explain(error)}", err=True)
-        sys.exit(2)
-    except Exception:  # noqa: BLE001  a defect of ours must not be taken for a difference
-        import traceback
-
-        traceback.print_exc()
-        sys.exit(2)
-
-
-@replay.command("promote")
-@click.argument("name")
-@click.option("--delete-missing", is_flag=True, help="Also delete what only the live system has.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-def replay_promote(name: str, delete_missing: bool, yes: bool) -> None:
-    """Write its candles, gaps and refusals into the live topics and tables."""
-    settings = _settings(broker=True, database=True)
-    from topology.replay.commands import promote
-
-    sys.exit(promote(settings, name, delete_missing, lambda text: yes or click.confirm(text)))
-
-
-@replay.command("drop")
-@click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-def replay_drop(name: str, yes: bool) -> None:
-    """Remove its topics, groups, files and rows."""
-    settings = _settings(broker=True, database=True)
-    from topology.replay.drop import drop
-
-    if not yes:
-        click.confirm(f"Remove everything of replay {name}?", abort=True)
-    for line in drop(settings, name):
-        click.echo(line)
-
-
-@replay.command("list")
-def replay_list() -> None:
-    """The replays that are there."""
-    from topology.replay.commands import show_all
-
-    show_all(_settings(database=True))
-
-
-main.add_command(dead_letter)
+for group in (local, replay, dead_letter):
+    main.add_command(group)
 
 
 @main.command()
@@ -430,7 +201,7 @@ main.add_command(dead_letter)
 @click.option("--format", "shape", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
 def candles(symbol: str, start: "datetime | None", end: "datetime | None", source: str, shape: str) -> None:
     """One-minute candles of a symbol as table, CSV or JSON."""
-    settings = _settings(database=True)
+    settings = settings_for(database=True)
     from topology.storage.candles import FORMATS, Query, reading
 
     if start and end and start >= end:
@@ -457,7 +228,7 @@ def topics_create(partitions: int | None, replication_factor: int | None, recrea
     """Make the topics that are missing and set right what can be."""
     from topology import admin
 
-    settings = _settings(broker=True)
+    settings = settings_for(broker=True)
     done = admin.create_topics(
         settings.kafka,
         settings.run,
@@ -476,7 +247,7 @@ def topics_check() -> None:
     """Compare the topics with what the system relies on. Exit code 1 where one is wrong."""
     from topology import admin
 
-    settings = _settings(broker=True)
+    settings = settings_for(broker=True)
     reports = admin.inspect(admin.connect(settings.kafka), settings.run)
     for report in reports:
         for line in report.problems or ["ok"]:
@@ -491,7 +262,7 @@ def topics_list() -> None:
 
     from topology import admin
 
-    settings = _settings(broker=True)
+    settings = settings_for(broker=True)
     client = admin.connect(settings.kafka)
     names = [plan.name for plan in admin.plans(settings.run)]
     starts = admin.offsets(client, names, admin.EARLIEST)

@@ -17,6 +17,7 @@ from schemas import topics
 from schemas.codec import Codec
 from schemas.record import Clock, Gap, Record, Status
 from topology import admin, cli
+from topology.explain import explain
 
 SECOND = 1_000_000_000
 MINUTE = 60 * SECOND
@@ -132,7 +133,7 @@ def test_a_broker_that_is_away_is_one_line(tickloom: Run) -> None:
 
 
 def test_a_disk_without_room_says_where_to_go() -> None:
-    text = cli.explain(OSError(28, "No space left on device", "/data/x"))
+    text = explain(OSError(28, "No space left on device", "/data/x"))
     assert "No space left" in text
     assert "TICKLOOM_DATA" in text
 

@@ -2,12 +2,11 @@
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:
-    from topology.config import Settings
+from topology.typed import settings_for
 
 Command = Callable[..., None]
 
@@ -25,12 +24,6 @@ def _filters(command: Command) -> Command:
     return command
 
 
-def _settings() -> "Settings":
-    from topology import config
-
-    return config.located(config.load(), database=False)
-
-
 @click.group("dead-letter")
 def dead_letter() -> None:
     """what could not be read or stored"""
@@ -45,7 +38,7 @@ def list_(limit: int, everything: bool, as_json: bool, **typed: Any) -> None:
     """The letters that are open, the newest last, and how many there are for each reason."""
     from topology.dead_letters import commands
 
-    settings = _settings()
+    settings = settings_for(broker=True)
     commands.list_(settings, commands.where(**typed), as_json=as_json, limit=limit, everything=everything)
 
 
@@ -57,7 +50,7 @@ def show(id: str, every_byte: bool, as_json: bool) -> None:
     """What failed, why, where it stood, and its bytes, read as far as they go."""
     from topology.dead_letters import commands
 
-    commands.show_one(_settings(), commands.where(ids=(id,)), as_json=as_json, every_byte=every_byte)
+    commands.show_one(settings_for(broker=True), commands.where(ids=(id,)), as_json=as_json, every_byte=every_byte)
 
 
 @dead_letter.command("retry")
@@ -73,7 +66,7 @@ def retry(limit: int, dry_run: bool, **typed: Any) -> None:
     """
     from topology.dead_letters import commands
 
-    sys.exit(commands.retry(_settings(), commands.where(**typed), limit=limit, dry_run=dry_run))
+    sys.exit(commands.retry(settings_for(broker=True), commands.where(**typed), limit=limit, dry_run=dry_run))
 
 
 @dead_letter.command("purge")
@@ -91,4 +84,4 @@ def purge(yes: bool, **typed: Any) -> None:
         if not yes:
             click.confirm(question, abort=True)
 
-    commands.purge(_settings(), commands.where(**typed), confirm)
+    commands.purge(settings_for(broker=True), commands.where(**typed), confirm)
