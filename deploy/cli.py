@@ -5,9 +5,9 @@ import sys
 import click
 
 
-@click.group()
+@click.group(short_help="Kafka and PostgreSQL here")
 def local() -> None:
-    """Kafka and PostgreSQL here"""
+    """Kafka and PostgreSQL on this machine, for every command that is told of no others. Needs nothing but Python."""
 
 
 @local.command("start")

@@ -152,7 +152,13 @@ class Tasks(Generic[ProcessorT]):
             lane.hurry()
 
     async def close(self, numbers: set[int]) -> None:
-        """Give partitions up: their state in memory is no longer ours."""
+        """Give partitions up: their state in memory is no longer ours.
+
+        Also of those that come back in the same rebalance. It is eager: aiokafka gives up all of them, and what is
+        assigned then may have been another worker's in between (in a generation that this one has missed), so only
+        the changelog knows their state. And they are read from the committed offset on again, which a task that was
+        kept would have passed. The table has kept its part and reads on from there.
+        """
         for number in numbers & self.lanes.keys():
             await self.lanes.pop(number).close()
         self._room.set()

@@ -102,7 +102,7 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--seconds", type=click.FloatRange(min=1), help="End by itself after so long, with a summary.")
+@click.option("--seconds", type=float, help="End by itself after so long (25 or more), with a summary.")
 def demo(seconds: float | None) -> None:
     """All of it at once, with simulated brokers and a live view."""
     from topology.demo.run import run_demo
@@ -198,7 +198,14 @@ for group in (local, replay, dead_letter):
 @click.option("--from", "start", type=Moment(), help="First minute, UTC. [default: the newest 60 candles]")
 @click.option("--to", "end", type=Moment(), help="End, not included. [default: the newest]")
 @click.option("--source", default="best", show_default=True, help="A broker, or best: the composite.")
-@click.option("--format", "shape", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+@click.option(
+    "--format",
+    "shape",
+    type=click.Choice(["table", "csv", "json"]),
+    default="table",
+    show_default=True,
+    help="How to print them.",
+)
 def candles(symbol: str, start: "datetime | None", end: "datetime | None", source: str, shape: str) -> None:
     """One-minute candles of a symbol as table, CSV or JSON."""
     settings = settings_for(database=True)
@@ -215,9 +222,9 @@ def candles(symbol: str, start: "datetime | None", end: "datetime | None", sourc
         click.echo(f"no candles of {symbol} from {source} in this time", err=True)
 
 
-@main.group()
+@main.group(short_help="the topics of the run")
 def topics() -> None:
-    """the topics of the run"""
+    """The topics of the run: the live system's, or those of TICKLOOM_RUN."""
 
 
 @topics.command("create")

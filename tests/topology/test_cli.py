@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -84,6 +85,11 @@ def test_every_command_explains_itself(tickloom: Run, path: tuple[str, ...]) -> 
     result = tickloom(*path, "--help")
     assert result.exit_code == 0
     assert f"Usage: tickloom {' '.join(path)}" in result.output
+    command: Any = cli.main
+    for name in path:
+        command = command.commands[name]
+    options = [each for each in command.params if isinstance(each, click.Option)]
+    assert [option.name for option in options if not option.help] == []
 
 
 def test_help_imports_nothing_but_click() -> None:

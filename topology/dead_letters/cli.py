@@ -24,16 +24,16 @@ def _filters(command: Command) -> Command:
     return command
 
 
-@click.group("dead-letter")
+@click.group("dead-letter", short_help="what could not be read or stored")
 def dead_letter() -> None:
-    """what could not be read or stored"""
+    """Records that could not be read, applied or stored: look at them, put right what was wrong, send them back."""
 
 
 @dead_letter.command("list")
 @_filters
 @click.option("--limit", type=click.IntRange(min=0), default=50, show_default=True, help="The newest so many.")
 @click.option("--all", "everything", is_flag=True, help="Also those that were sent back.")
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def list_(limit: int, everything: bool, as_json: bool, **typed: Any) -> None:
     """The letters that are open, the newest last, and how many there are for each reason."""
     from topology.dead_letters import commands
@@ -45,7 +45,7 @@ def list_(limit: int, everything: bool, as_json: bool, **typed: Any) -> None:
 @dead_letter.command("show")
 @click.argument("id")
 @click.option("--bytes", "every_byte", is_flag=True, help="Every byte, not the first 512.")
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def show(id: str, every_byte: bool, as_json: bool) -> None:
     """What failed, why, where it stood, and its bytes, read as far as they go."""
     from topology.dead_letters import commands

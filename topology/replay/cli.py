@@ -21,16 +21,16 @@ class Place(Moment):
         return int(text) if text.isdecimal() and len(text) != 8 else super().convert(value, param, ctx)
 
 
-@click.group(invoke_without_command=True)
-@click.option("--from", "since", type=Place(), help="[default: the first record there is]")
-@click.option("--to", "until", type=Place(), help="Not included. [default: the last record there is now]")
-@click.option("--symbols", default="", metavar="EURUSD,…", help="[default: all]")
+@click.group(invoke_without_command=True, short_help="once more, by other rules")
+@click.option("--from", "since", type=Place(), help="Where to begin. [default: the first record there is]")
+@click.option("--to", "until", type=Place(), help="Where to end, not included. [default: the last record there is now]")
+@click.option("--symbols", default="", metavar="EURUSD,…", help="Only these. [default: all]")
 @click.option("--config", type=click.Path(path_type=Path, exists=True), help="Another instruments.yaml.")
 @click.option("--run", default="", help="Its name. [default: one made of all of this]")
 @click.option("--rate", type=click.FloatRange(min=1), help="Records a second at most. [default: no limit]")
-@click.option("--nice", type=click.IntRange(0, 19), default=10, show_default=True, help="Stand back for others.")
-@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--times", type=click.IntRange(min=1), default=1, show_default=True, help="As many partitions.")
+@click.option("--nice", type=click.IntRange(0, 19), default=10, show_default=True, help="How far to stand back.")
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="So many processes.")
+@click.option("--times", type=click.IntRange(min=1), default=1, show_default=True, help="Partitions for each live one.")
 @click.option("--warm-up", type=click.FloatRange(min=0), default=30.0, show_default=True, help="Minutes before --from.")
 @click.pass_context
 def replay(
@@ -44,7 +44,11 @@ def replay(
     warm_up: float,
     **how: Any,
 ) -> None:
-    """once more, by other rules"""
+    """Send what market.raw holds through the stages once more, by other rules or code, beside the live system.
+
+    Then `compare` says what would have come out otherwise, `promote` puts it in the place of what did, and `drop`
+    removes the replay. The same command goes on where it was interrupted.
+    """
     if ctx.invoked_subcommand:
         return
     settings = settings_for()
@@ -57,8 +61,16 @@ def replay(
 
 @replay.command("compare")
 @click.argument("name")
-@click.option("--format", "shape", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.option("--topic", "kinds", multiple=True, type=click.Choice(["tick", "rejected", "best", "candle", "gap"]))
+@click.option(
+    "--format", "shape", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print it."
+)
+@click.option(
+    "--topic",
+    "kinds",
+    multiple=True,
+    type=click.Choice(["tick", "rejected", "best", "candle", "gap"]),
+    help="Only this; again for more. [default: all]",
+)
 @click.option(
     "--first", type=click.IntRange(min=0), default=5, show_default=True, help="Shown of each symbol and topic."
 )
@@ -83,7 +95,7 @@ def replay_compare(name: str, shape: str, kinds: tuple[str, ...], first: int) ->
 @click.option("--delete-missing", is_flag=True, help="Also delete what only the live system has.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def replay_promote(name: str, delete_missing: bool, yes: bool) -> None:
-    """Write its candles, gaps and refusals into the live topics and tables."""
+    """Write its candles, gaps and refusals into the live topics and tables, once it has asked."""
     settings = settings_for(broker=True, database=True)
     from topology.replay.commands import promote
 
