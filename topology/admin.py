@@ -503,7 +503,9 @@ def committed(admin: Client, group: str, partitions: Iterable[tuple[str, int]]) 
 def _lag(admin: Client, group: str, topics: list[str]) -> dict[str, dict[int, int]]:
     """Records between what the group has committed and the end; without a commit, all there are.
 
-    A short rest is looked into: transactions end with markers, which take offsets and are never committed.
+    A short rest is looked into: transactions end with markers, which take offsets. A group that runs commits past them
+    (`Acks.skip` in transport.py), so that no other tool sees a lag that never ends; but one that was stopped before
+    they came, or while a transaction was undone, can't, and has nothing left to read all the same.
     """
     starts = offsets(admin, topics, EARLIEST)
     ends = offsets(admin, topics, LATEST)

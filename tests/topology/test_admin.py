@@ -154,6 +154,26 @@ def test_lag_is_what_the_group_has_not_committed(stack: Stack, run: str) -> None
     assert set(sink.lag) == {f"{run}.{topic.name}" for topic in admin.SUNK}
 
 
+def test_what_is_only_markers_and_undone_records_is_no_lag(stack: Stack, run: str) -> None:
+    admin.create_topics(stack.broker, run, partitions=1)
+    raw = f"{run}.market.raw"
+    producer = Producer({"bootstrap.servers": stack.broker, "transactional.id": run})
+    producer.init_transactions()
+    for end in (producer.commit_transaction, producer.abort_transaction):
+        producer.begin_transaction()
+        producer.produce(raw, b"1", partition=0)
+        producer.flush()
+        end()
+    consumer = Consumer({"bootstrap.servers": stack.broker, "group.id": admin.app_id(run)})
+    consumer.commit(offsets=[TopicPartition(raw, 0, 1)], asynchronous=False)  # and then the group was stopped
+    consumer.close()
+    client = admin.connect(stack.broker)
+    assert admin.offsets(client, [raw], admin.LATEST) == {raw: {0: 4}}
+    assert admin.groups(client, run)[0].total == 0
+    produce(stack, raw, 0, 1)
+    assert admin.groups(client, run)[0].total > 0
+
+
 def test_a_named_run_is_removed_and_only_that(stack: Stack, run: str) -> None:
     admin.create_topics(stack.broker, run, partitions=1)
     admin.create_topics(stack.broker, f"{run}2", partitions=1)
