@@ -22,8 +22,10 @@ settings.load_profile("tickloom")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A Kafka and a PostgreSQL of this run's own, stopped at its end."""
     directory = tmp_path_factory.mktemp("stack")
-    yield local.start(directory)
-    local.clean(directory)
+    try:
+        yield local.start(directory)
+    finally:  # also where only one of them has started
+        local.clean(directory)
 
 
 @pytest.fixture

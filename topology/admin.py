@@ -417,6 +417,7 @@ def _make(admin: AdminClient, missing: list[Plan], partitions: int, replication:
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # somebody was faster
                 raise BrokerError(f"cannot create {name}: {error.args[0].str()}") from error
+    _await_listed(admin, {plan.name for plan in missing}, there=True)
     return done
 
 
@@ -453,12 +454,21 @@ def _delete(admin: AdminClient, name: str) -> str:
     except KafkaException as error:
         if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise BrokerError(f"cannot delete {name}: {error.args[0].str()}") from error
-    limit = time.monotonic() + CHANGE_S
-    while name in _metadata(admin).topics:
-        if time.monotonic() > limit:
-            raise BrokerError(f"{name} is still there {CHANGE_S:.0f} s after its deletion; try again")
-        time.sleep(0.05)
+    _await_listed(admin, {name}, there=False)
     return f"deleted {name}"
+
+
+def _await_listed(admin: AdminClient, names: set[str], *, there: bool) -> None:
+    """Wait until the broker lists all of the topics, or none: the controller decides, and it learns that later.
+
+    Raises BrokerError.
+    """
+    limit = time.monotonic() + CHANGE_S
+    while names & _metadata(admin).topics.keys() != (names if there else set()):
+        if time.monotonic() > limit:
+            wrong = "not there after they were made" if there else "still there after they were deleted"
+            raise BrokerError(f"{', '.join(sorted(names))}: {wrong}, for {CHANGE_S:.0f} s; try again")
+        time.sleep(0.05)
 
 
 def _describe(admin: AdminClient, group: str) -> Any:

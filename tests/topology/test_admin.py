@@ -1,5 +1,6 @@
 """The topics of a run on a real Kafka: made, checked, put right, measured, removed."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -29,6 +30,8 @@ def make(stack: Stack, *topics: NewTopic) -> None:
     client = admin.connect(stack.broker)  # kept, as its futures end with it
     for future in client.create_topics(list(topics)).values():
         future.result(30)
+    while not {topic.topic for topic in topics} <= client.list_topics().topics.keys():
+        time.sleep(0.05)  # polling the broker, which hears of it from the controller
 
 
 def set_up(stack: Stack, topic: str, **config: str) -> None:
