@@ -123,7 +123,7 @@ class Lane(Generic[ProcessorT]):
         except asyncio.CancelledError:
             raise
         except ProducerFenced:
-            end(f"partition {self.task.number} has been taken over by another worker while this one stood still")
+            end(f"partition {self.task.number}: this worker stood still; another has it, or its transaction timed out")
         except (OperationNotAttempted, UnknownTopicOrPartitionError):
             end(f"partition {self.task.number}: a topic is missing: `tickloom topics check` says which")
         except Exception:  # noqa: BLE001  whatever it is, going on could ack what is not safe
