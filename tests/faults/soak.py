@@ -14,11 +14,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import psutil
 
+from bench.plot import Panel, svg
 from schemas import topics
 from schemas.topics import named
 from tests.faults import feed, log
@@ -31,8 +32,6 @@ from topology import admin
 SAMPLE_S: Final = 5.0
 GROWTH_MB: Final = 20.0  # an hour
 GROWTH_SHARE: Final = 0.03  # of the memory at the end, over the last two thirds: what a short run can't tell from noise
-WIDTH, HEIGHT, LEFT, GAP = 900, 150, 70, 40
-COLOURS: Final = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd")
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -146,36 +145,17 @@ def plot(samples: Sequence[Sample]) -> str:
         ("lag, records", {name: lambda each, name=name: each.lag[name] for name in samples[-1].lag}),
         ("latency, ms", {"p50": lambda each: each.p50_ms, "p99": lambda each: each.p99_ms}),
     ]
-    height = len(panels) * (HEIGHT + GAP) + GAP
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{LEFT + WIDTH + 90}" height="{height}" '
-        'font-family="sans-serif" font-size="12">'
-    ]
-    for number, (title, lines) in enumerate(panels):
-        parts += _panel(samples, title, lines, GAP + number * (HEIGHT + GAP))
-    return "\n".join([*parts, "</svg>\n"])
-
-
-def _panel(samples: Sequence[Sample], title: str, lines: dict[str, Any], top: int) -> list[str]:
-    most = max(1.0, max(value(each) for value in lines.values() for each in samples))
-    until = max(each.at_s for each in samples)
-    parts = [
-        f'<text x="{LEFT}" y="{top - 8}">{title}</text>',
-        f'<rect x="{LEFT}" y="{top}" width="{WIDTH}" height="{HEIGHT}" fill="none" stroke="#999"/>',
-        f'<text x="{LEFT - 6}" y="{top + 10}" text-anchor="end">{most:,.0f}</text>',
-        f'<text x="{LEFT - 6}" y="{top + HEIGHT}" text-anchor="end">0</text>',
-        f'<text x="{LEFT + WIDTH}" y="{top + HEIGHT + 14}" text-anchor="end">{until / 60:.1f} min</text>',
-    ]
-    for (name, value), colour in zip(lines.items(), COLOURS, strict=False):
-        points = " ".join(
-            f"{LEFT + WIDTH * each.at_s / until:.1f},{top + HEIGHT * (1 - value(each) / most):.1f}" for each in samples
-        )
-        y = top + HEIGHT * (1 - value(samples[-1]) / most)
-        parts += [
-            f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>',
-            f'<text x="{LEFT + WIDTH + 6}" y="{y + 4:.1f}" fill="{colour}">{name}</text>',
+    until = samples[-1].at_s
+    return svg(
+        [
+            Panel(
+                title,
+                {name: [(each.at_s, value(each)) for each in samples] for name, value in lines.items()},
+                {f"{until / 60:.1f} min": until},
+            )
+            for title, lines in panels
         ]
-    return parts
+    )
 
 
 if __name__ == "__main__":
