@@ -11,7 +11,7 @@ import click
 from confluent_kafka import KafkaException
 from rich.console import Console
 
-from bench import handover, importing, latency, machine, report, state, throughput
+from bench import growth, handover, importing, latency, machine, processes, report, start, state, targets, throughput
 from bench.peers import measure as peers_measure
 from bench.process import BenchError
 from bench.rig import Rig
@@ -19,11 +19,11 @@ from connectors.runtime.producer import ProducerError
 from deploy.local import LocalStackError
 from topology.admin import BrokerError
 
-MEASUREMENTS = ("throughput", "latency", "state", "handover", "import", "peers")
-
 
 @click.command()
-@click.option("--only", multiple=True, type=click.Choice(MEASUREMENTS), help="Only this; may be given more than once.")
+@click.option(
+    "--only", multiple=True, type=click.Choice(report.SECTIONS), help="Only this; may be given more than once."
+)
 @click.option(
     "--quick", is_flag=True, help="A smoke run of a minute or two: small input, one run each, nothing written."
 )
@@ -38,12 +38,12 @@ MEASUREMENTS = ("throughput", "latency", "state", "handover", "import", "peers")
     help="The folder of Kafka Streams and other peers. [default: ../shared/peers beside the checkout]",
 )
 def main(only: tuple[str, ...], quick: bool, runs: int, directory: Path | None, peers: Path) -> None:
-    """Measure tickloom on a real Kafka, beside stock Faust and a bare loop. Takes about fifteen minutes."""
+    """Measure tickloom on a real Kafka, beside stock Faust and a bare loop. Takes about half an hour."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     console = Console(width=None if sys.stdout.isatty() else 160)
     if not Path("/proc/self/status").exists():
         raise click.ClickException("the bench reads CPU time and memory from /proc, so it needs Linux")
-    wanted = set(only or MEASUREMENTS)
+    wanted = set(only or report.SECTIONS)
     if "peers" in wanted and (absent := peers_measure.missing(peers)):
         console.print(absent, highlight=False)
         wanted.discard("peers")
@@ -58,9 +58,9 @@ def main(only: tuple[str, ...], quick: bool, runs: int, directory: Path | None, 
     console.print(report.markdown(results), markup=False, highlight=False)
     if not quick:
         report.save(report.load() | results)
-    for line in report.wrong(results):
+    for line in targets.wrong(results):
         click.echo(f"wrong: {line}", err=True)
-    sys.exit(bool(report.wrong(results)))
+    sys.exit(bool(targets.wrong(results)))
 
 
 def _measure(
@@ -74,15 +74,28 @@ def _measure(
         if "throughput" in only:
             rig.say("throughput")
             results["throughput"] = throughput.measure(rig, scale=0.1 if quick else 1.0, runs=1 if quick else runs)
+        if "processes" in only:
+            rig.say("processes")
+            results["processes"] = processes.measure(rig, scale=0.3 if quick else 1.0, runs=1 if quick else runs)
         if "latency" in only:
             rig.say("latency")
-            results["latency"] = latency.measure(rig, **({"warm": 4.0, "measured": 6.0} if quick else {}))
+            half = targets.half_rate(report.load() | ({} if quick else results))
+            results["latency"] = latency.measure(rig, half, **({"warm": 2.0, "measured": 3.0} if quick else {}))
         if "state" in only:
             rig.say("memory and recovery")
-            results["state"] = {"rows": state.measure(rig, **({"ticks": 30, "kills": 1} if quick else {}))}
+            results["state"] = {
+                "rows": state.measure(rig, **({"ticks": 30, "kills": 1, "live_s": 3.0} if quick else {}))
+            }
+        if "start" in only:
+            rig.say("start")
+            results["start"] = start.measure(rig, runs=1 if quick else start.RUNS)
         if "handover" in only:
             rig.say("hand-over to a standby")
             results["handover"] = handover.measure(rig, **({"ticks": 20, "kills": 1} if quick else {}))
+        if "scaling" in only:
+            rig.say("scaling")
+            smaller: dict[str, Any] = {"points": [(10, 4), (100, 1), (100, 4)], "ticks": 100_000}
+            results["scaling"] = growth.measure(rig, **(smaller if quick else {}))
         if "import" in only:
             rig.say("import")
             results["import"] = importing.measure(rig, scale=0.1 if quick else 1.0, runs=1 if quick else runs)

@@ -51,13 +51,13 @@ def measure(rig: Rig, *, ticks: int = TICKS, kills: int = KILLS) -> dict[str, An
     moved = 0
     pair = [_start(rig, settings, number) for number in range(2)]
     try:
-        with _feed(rig, run, list(last.values())) as feed:
+        with feed(rig, run, list(last.values())) as feeder:
             for number in range(kills):
                 _settle(rig, pair, run)
                 times = _kill(rig, run, pair, number % 2)
                 taken.append(max(times.values()))
                 moved = max(moved, len(times))
-                feed.check()
+                feeder.check()
                 rig.say(f"  {number + 1}/{kills}  {len(times)} partitions taken over in {taken[-1]:.2f} s")
                 pair[number % 2] = _start(rig, settings, number % 2)
     finally:
@@ -141,13 +141,15 @@ def _kill(rig: Rig, run: str, pair: list[Process], victim: int) -> dict[int, flo
     return seen
 
 
-class _Feeder(threading.Thread):
-    """Ticks of all symbols and sources in turn, each with a new price."""
+class Feeder(threading.Thread):
+    """Ticks of all symbols and sources in turn, each with a new price, until it is over."""
 
-    def __init__(self, rig: Rig, run: str, last: list[Quote]) -> None:
+    def __init__(self, rig: Rig, run: str, last: list[Quote], rate: int) -> None:
         super().__init__(daemon=True)
         self._producer = RawProducer(rig.broker, run, Codec())
         self._last = last
+        self._rate = rate
+        self.sent = 0
         self.over = threading.Event()
         self.failure: BaseException | None = None
 
@@ -160,19 +162,19 @@ class _Feeder(threading.Thread):
             raise
 
     def _run(self) -> None:
-        began, sent = time.monotonic(), 0
+        began = time.monotonic()
         while not self.over.wait(0.005):
-            while sent < (time.monotonic() - began) * RATE:
-                turn, which = divmod(sent, len(self._last))
+            while self.sent < (time.monotonic() - began) * self._rate:
+                turn, which = divmod(self.sent, len(self._last))
                 quote = self._last[which]
-                at = START + SECONDS * SECOND + int(sent / RATE * SECOND)
+                at = START + SECONDS * SECOND + int(self.sent / self._rate * SECOND)
                 up = turn % 2 * 2
                 self._producer.send(
                     replace(
                         quote, ts_event=at, ts_recv=at, bid=quote.bid + up, ask=quote.ask + up, seq=quote.seq + turn + 1
                     )
                 )
-                sent += 1
+                self.sent += 1
             self._producer.poll()
         self._producer.flush()
 
@@ -183,8 +185,9 @@ class _Feeder(threading.Thread):
 
 
 @contextmanager
-def _feed(rig: Rig, run: str, last: list[Quote]) -> Iterator[_Feeder]:
-    feeder = _Feeder(rig, run, last)
+def feed(rig: Rig, run: str, last: list[Quote], rate: int = RATE) -> Iterator[Feeder]:
+    """Send ticks while the block runs: ``last`` of every symbol and source, SECONDS after the market's start."""
+    feeder = Feeder(rig, run, last, rate)
     feeder.start()
     try:
         yield feeder

@@ -98,7 +98,7 @@ def _run_once(rig: Rig, settings: Settings, manifest: Path, ticks: int, postgres
     )
     wrong = [] if count == ticks else [f"{count:,} of {ticks:,} ticks came in"]
     wrong += _wrong_rows(settings, source)
-    topology = throughput.run_once(rig, throughput.ENGINES[0], source)
+    topology = throughput.run_once(rig, throughput.EXACTLY_ONCE, source)  # with the import's commits, too
     share = {name: round((used[name] - begun[name]) / ticks * 1e6, 2) for name in used}
     return {
         "ticks": ticks,
@@ -144,8 +144,7 @@ def _family_cpu_seconds(pid: int | None) -> float:
     """CPU time of a server, of the processes that it has now and of those that it had; 0 where it is not ours."""
     if pid is None:
         return 0.0
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return machine.cpu_seconds(pid, reaped=True) + sum(machine.cpu_seconds(int(child)) for child in children)
+    return machine.cpu_seconds(pid, reaped=True) + sum(map(machine.cpu_seconds, machine.children(pid)))
 
 
 def _wrong_rows(settings: Settings, source: Input) -> list[str]:

@@ -6,7 +6,14 @@ from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # it does not export it
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it does not export them
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
 
 from bench.process import BenchError, Process
 from schemas import topics
@@ -48,6 +55,14 @@ def create(client: AdminClient, name: str, partitions: int) -> None:
     """Make a topic for the output of a peer."""
     config = {"message.timestamp.type": "LogAppendTime"}
     for future in client.create_topics([NewTopic(name, partitions, 1, config=config)]).values():
+        future.result()
+
+
+def keep(client: AdminClient, topic: str) -> None:
+    """Let nothing of a topic be compacted from now on, so that all that is written can be weighed."""
+    entry = ConfigEntry("min.compaction.lag.ms", str(2**63 - 1), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    for future in client.incremental_alter_configs([resource]).values():
         future.result()
 
 
@@ -95,13 +110,17 @@ class Progress:
 
     def left(self) -> int:
         """How many records it has still to commit."""
+        return self.total - sum(self.positions().values())
+
+    def positions(self) -> dict[int, int]:
+        """The offset that it has committed, of every partition; 0 where there is none, or no coordinator yet."""
         try:
             found = self._consumer.committed(self._at, timeout=5)
         except KafkaException as error:
             if error.args[0].code() not in MOVES:
                 raise
-            return self.total
-        return self.total - sum(max(0, at.offset) for at in found)
+            return {at.partition: 0 for at in self._at}
+        return {at.partition: max(0, at.offset) for at in found}
 
     def close(self) -> None:
         """Leave the broker."""

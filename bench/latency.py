@@ -28,6 +28,7 @@ from schemas import topics
 from schemas.codec import Codec
 from schemas.record import Best, Clock, Quote
 from topology import admin
+from topology.config import DELIVERIES
 
 RATE: Final = 5_000
 WARM_S: Final = 10.0
@@ -35,55 +36,66 @@ MEASURED_S: Final = 20.0
 PATIENCE_S: Final = 30.0  # for what is still under way when the feeder has ended
 SYMBOLS: Final = 100
 CYCLE: Final = 200_000  # ticks, then their prices begin anew
+QUEUE: Final = 2_000_000  # ticks that wait for Kafka: a standstill of seconds must not end the feeder
+HELD: Final = 0.98  # of the rate must have been sent
 
 spawn = multiprocessing.get_context("spawn")
 
 
-def measure(rig: Rig, *, warm: float = WARM_S, measured: float = MEASURED_S) -> dict[str, Any]:
-    """Measure the worker in both kinds of delivery, then the floor."""
-    result = _worker(rig, "at_least_once", warm, measured)
-    _say(rig, "latency", result)
-    result["exactly_once"] = _worker(rig, "exactly_once", warm, measured)
-    _say(rig, "exactly once", result["exactly_once"])
-    result["floor"] = _floor(rig, warm / 2, measured / 2)
-    _say(rig, "floor", result["floor"])
-    return result
+def measure(rig: Rig, half: int, *, warm: float = WARM_S, measured: float = MEASURED_S) -> dict[str, Any]:
+    """Measure the worker in both kinds of delivery, then the floor; all of it again at ``half`` ticks/s, if any."""
+    at_half = {}
+    exactly, once, floor = _all(rig, RATE, warm, measured)
+    if half:
+        at_half = dict(zip((*DELIVERIES, "floor"), _all(rig, half, warm, measured), strict=True))
+    return {**once, "exactly_once": exactly, "floor": floor, "half": at_half}
 
 
-def _worker(rig: Rig, delivery: str, warm: float, measured: float) -> dict[str, Any]:
-    run = f"bench-{delivery}"
+def _all(rig: Rig, rate: int, warm: float, measured: float) -> list[dict[str, Any]]:
+    rows = []
+    for delivery in (*DELIVERIES, ""):
+        row = _worker(rig, delivery, rate, warm, measured) if delivery else _floor(rig, rate, warm / 2, measured / 2)
+        _say(rig, delivery or "floor", row)
+        rows.append(row)
+    return rows
+
+
+def _worker(rig: Rig, delivery: str, rate: int, warm: float, measured: float) -> dict[str, Any]:
+    run = f"bench-{delivery}-{rate}"
     settings = rig.fill(run, Market(SYMBOLS, SYMBOLS, 1))  # a tick of each, so that we see it come up
     settings = msgspec.structs.replace(settings, delivery=delivery)
     with worker(settings, rig.log(run)) as process:
         rig.await_worker(process, run)
         time.sleep(1.0)
         at = {topic: kafka.ends(rig.client, topics.named(topic.name, run)) for topic in _TICKS}
-        result = _drive(rig, run, topics.BEST.name, warm, measured, [process.pid])
+        result = _drive(rig, run, topics.BEST.name, rate, warm, measured, [process.pid])
         rig.await_worker(process, run)
         _, result["peak_mb"] = process.memory_mb()
     came = sum(
         1 for topic in _TICKS for _ in kafka.read(rig.client, rig.broker, topics.named(topic.name, run), at[topic])
     )
     result["wrong"] = [] if came == result["sent"] else [f"{result['sent']:,} ticks sent, {came:,} accounted for"]
+    if result["sent"] < HELD * rate * (warm + measured):
+        result["wrong"].append(f"the feeder could not hold {rate:,} ticks/s: {result['sent']:,} sent")
     return result
 
 
-def _floor(rig: Rig, warm: float, measured: float) -> dict[str, Any]:
-    run = "bench-floor"
+def _floor(rig: Rig, rate: int, warm: float, measured: float) -> dict[str, Any]:
+    run = f"bench-floor-{rate}"
     admin.create_topics(rig.broker, run, replication=1)
-    return _drive(rig, run, topics.RAW.name, warm, measured, [])
+    return _drive(rig, run, topics.RAW.name, rate, warm, measured, [])
 
 
 _TICKS: Final = (topics.TICK, topics.REJECTED)
 
 
-def _drive(rig: Rig, run: str, topic: str, warm: float, measured: float, pids: list[int]) -> dict[str, Any]:
+def _drive(rig: Rig, run: str, topic: str, rate: int, warm: float, measured: float, pids: list[int]) -> dict[str, Any]:
     """Feed, listen, and say what was seen; ``pids`` are the processes whose use of the cores counts."""
     name = topics.named(topic, run)
     sent, done = spawn.Value("q", 0), spawn.Value("b", 0)
     results: Any = spawn.SimpleQueue()
     listener = spawn.Process(target=listen, args=(rig.broker, name, kafka.ends(rig.client, name), done, results))
-    feeder = spawn.Process(target=feed, args=(rig.broker, run, RATE, warm + measured, sent))
+    feeder = spawn.Process(target=feed, args=(rig.broker, run, rate, warm + measured, sent))
     listener.start()
     results.get()  # it listens
     feeder.start()
@@ -111,7 +123,7 @@ def _drive(rig: Rig, run: str, topic: str, warm: float, measured: float, pids: l
     counted = [delay / 1e6 for stamp, delay in zip(stamps, delays, strict=True) if since <= stamp < until]
     if len(counted) < 100:
         raise BenchError(f"only {len(counted)} records of {name} came while it was measured")
-    return {"rate": RATE, "seconds": measured, "sent": sent.value, "records": len(counted), "cores": cores} | _cuts(
+    return {"rate": rate, "seconds": measured, "sent": sent.value, "records": len(counted), "cores": cores} | _cuts(
         counted
     )
 
@@ -137,7 +149,7 @@ def _await_quiet(rig: Rig, topic: str) -> None:
 
 def _say(rig: Rig, what: str, row: dict[str, Any]) -> None:
     rig.say(
-        f"  {what:<10}  p50 {row['p50_ms']} ms, p99 {row['p99_ms']} ms, p99.9 {row['p999_ms']} ms, "
+        f"  {what:<13}  {row['rate']:,}/s: p50 {row['p50_ms']} ms, p99 {row['p99_ms']} ms, p99.9 {row['p999_ms']} ms, "
         f"max {row['max_ms']} ms; cores {row['cores']}  {'; '.join(row.get('wrong', []))}"
     )
 
@@ -151,13 +163,14 @@ def feed(broker: str, run: str, rate: int, seconds: float, sent: "Synchronized[i
         "enable.idempotence": True,
         "compression.type": "lz4",
         "linger.ms": 1,
+        "queue.buffering.max.messages": QUEUE,
     }
     producer = Producer(settings)
     partitions = len(producer.list_topics(timeout=10).topics[raw].partitions)
     place = {
         market.symbol(number): partition_of(market.symbol(number).encode(), partitions) for number in range(SYMBOLS)
     }
-    ticks = itertools.cycle(list(market.quotes(Market(SYMBOLS, CYCLE, CYCLE // rate))))
+    ticks = itertools.cycle(list(market.quotes(Market(SYMBOLS, CYCLE, CYCLE / rate))))
     gc.collect()
     gc.freeze()
     begin, count, clock = time.perf_counter(), 0, 0.0

@@ -62,6 +62,11 @@ def cpu_seconds(pid: int, *, reaped: bool = False) -> float:
     return sum(map(int, _stat(pid)[11 : 15 if reaped else 13])) / HERTZ
 
 
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that have not been waited for."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def is_zombie(pid: int) -> bool:
     """Whether a process has ended and nobody has waited for it yet."""
     return _stat(pid)[0] == "Z"

@@ -38,6 +38,7 @@ class Market(msgspec.Struct, frozen=True):
     seconds: float  # of event time that they span
     even: bool = False
     seed: int = 7
+    sources: int = len(SOURCES)  # of each symbol
 
 
 def symbol(number: int) -> str:
@@ -54,9 +55,10 @@ def quotes(market: Market) -> Iterator[Quote]:
     """Make the ticks in the order in which they arrive."""
     rng = random.Random(market.seed)
     uniform, between, choices = rng.random, rng.randrange, rng.choices
-    weights = (1, 1, 1, 1) if market.even else WEIGHTS
+    sources = [*SOURCES, *(f"source{number:02d}" for number in range(len(SOURCES), market.sources))][: market.sources]
+    weights = [1 if market.even else WEIGHTS[number % len(WEIGHTS)] for number in range(market.sources)]
     mids = [between(90_000, 150_000) for _ in range(market.symbols)]
-    pairs = [(number, source) for number in range(market.symbols) for source in SOURCES]
+    pairs = [(number, source) for number in range(market.symbols) for source in sources]
     skews = {pair: between(-1, 2) for pair in pairs}
     spreads = {pair: between(5, 12) for pair in pairs}
     newest = dict.fromkeys(pairs, 0)
@@ -67,7 +69,7 @@ def quotes(market: Market) -> Iterator[Quote]:
     while made < market.ticks:
         now += int(step * (0.5 + uniform()))
         number = between(market.symbols)
-        pair = (number, choices(SOURCES, weights)[0])
+        pair = (number, choices(sources, weights)[0])
         mids[number] += between(-2, 3)
         spread = spreads[pair] + between(0, 2)
         bid = mids[number] + skews[pair] - spread // 2

@@ -1,38 +1,28 @@
-"""The results as a page: `results.json` holds all figures, README.md the table between its markers."""
+"""The results as a page: results.json has all figures, README.md the tables between its markers, scaling.svg a plot."""
 
 import json
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from bench import cluster, growth, plot, processes, start
 from bench.peers import report as peers_report
+from bench.targets import Results, import_share, rates, ratio, targets
 from bench.throughput import ENGINES
 
 HERE: Final = Path(__file__).parent
 RESULTS: Final = HERE / "results.json"
 README: Final = HERE / "README.md"
+PLOT: Final = HERE / "scaling.svg"
 BEGIN: Final = "<!-- results: written by `make bench` -->"
 END: Final = "<!-- end of results -->"
+COMPUTED: Final = "<!-- computed: written by `make bench` -->"
+COMPUTED_END: Final = "<!-- end of computed -->"
 
-Results = dict[str, Any]  # by measurement; each has its machine under "on"
-
-
-class Target(msgspec.Struct, frozen=True):
-    """A figure that is to be reached."""
-
-    what: str
-    value: float
-    limit: float
-    unit: str
-    least: bool  # at least the limit; else below it
-
-    @property
-    def met(self) -> bool:
-        """Whether it is."""
-        return self.value >= self.limit if self.least else self.value < self.limit
+SECTIONS: Final = ("throughput", "processes", "latency", "state", "start", "handover", "scaling", "import", "peers")
 
 
 def load() -> Results:
@@ -42,81 +32,38 @@ def load() -> Results:
 
 
 def save(results: Results) -> None:
-    """Write the figures and the page."""
+    """Write the figures, the pages and the plot."""
     results["targets"] = [msgspec.structs.asdict(target) | {"met": target.met} for target in targets(results)]
     RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
-    page = README.read_text()
-    before, rest = page.split(BEGIN)
-    after = rest.split(END)[1]
-    README.write_text(f"{before}{BEGIN}\n{markdown(results)}\n{END}{after}")
+    _put(README, BEGIN, markdown(results), END)
+    if "scaling" in results:
+        PLOT.write_text(plot.svg(growth.plot(results["scaling"], results.get("state"))))
+    if all(name in results for name in cluster.NEEDED):
+        _put(cluster.PAGE, COMPUTED, cluster.text(results, _table), COMPUTED_END)
 
 
-def wrong(results: Results) -> list[str]:
-    """Everything that a check found wrong."""
-    latency = results.get("latency", {})
-    rows = [*results.get("throughput", {}).get("runs", []), latency, latency.get("exactly_once", {})]
-    wrong = [f"{row.get('engine', 'latency')}: {line}" for row in rows for line in row.get("wrong", [])]
-    wrong += [f"import: {line}" for row in results.get("import", {}).get("runs", []) for line in row["wrong"]]
-    return wrong + peers_report.wrong(results)
-
-
-def rates(results: Results, engine: str, field: str = "rate") -> list[float]:
-    """What the runs of an engine gave, in ascending order."""
-    return sorted(row[field] for row in results["throughput"]["runs"] if row["engine"] == engine)
-
-
-def ratio(results: Results, engine: str) -> float:
-    """How many times as fast as an engine tickloom is, by the medians."""
-    return statistics.median(rates(results, "tickloom")) / statistics.median(rates(results, engine))
-
-
-def targets(results: Results) -> Iterable[Target]:
-    """What issue 3 asks for, as far as it has been measured."""
-    if "throughput" in results:
-        yield Target("times stock Faust, one worker", round(ratio(results, "faust"), 1), 25, "x", least=True)
-        yield Target("times a bare loop, one worker", round(ratio(results, "loop"), 2), 0.5, "x", least=True)
-        if rates(results, "tickloom-eos"):
-            eos = round(1 / ratio(results, "tickloom-eos"), 2)
-            yield Target("exactly once, of the rate of at least once", eos, 0.8, "x", least=True)
-    if "latency" in results:
-        rate = f"at {results['latency']['rate']:,} ticks/s"
-        yield Target(
-            f"p50, produce to best price consumed, {rate}", results["latency"]["p50_ms"], 10, "ms", least=False
-        )
-        yield Target(f"p99 {rate}", results["latency"]["p99_ms"], 50, "ms", least=False)
-    if "import" in results:
-        yield Target(
-            "import until rows are in PostgreSQL, of the topology's own rate", _share(results), 0.5, "x", least=True
-        )
-    if "peers" in results:
-        yield from (Target(*figure) for figure in peers_report.targets(results["peers"]))
-    if row := results.get("handover"):
-        what = f"kill -9 to the standby's first best prices, {row['symbols']:,} symbols x {row['sources']}, median"
-        yield Target(what, row["median_s"], 3, "s", least=False)
-    for row in results.get("state", {}).get("rows", []):
-        size = f"{row['symbols']:,} symbols x {row['sources']}"
-        if row["symbols"] == 100:
-            yield Target(f"peak memory of a worker, {size}", row["peak_mb"], 300, "MB", least=False)
-        yield Target(f"kill -9 to ready again, {size}", row["killed"]["ready_s"], 10, "s", least=False)
+def _put(path: Path, begin: str, text: str, end: str) -> None:
+    """Put a text between two lines of a file."""
+    before, rest = path.read_text().split(begin)
+    after = rest.split(end)[1]
+    path.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
 def markdown(results: Results) -> str:
     """The page's tables."""
-    parts = [_targets(results)]
-    if "throughput" in results:
-        parts.append(_throughput(results))
-    if "latency" in results:
-        parts.append(_latency(results["latency"]))
-    if "state" in results:
-        parts.append(_state(results["state"]))
-    if "handover" in results:
-        parts.append(_handover(results["handover"]))
-    if "import" in results:
-        parts.append(_import(results["import"]))
-    if "peers" in results:
-        parts.append(peers_report.markdown(results["peers"], _table))
-    parts.append(_machines(results))
-    return "\n\n".join(parts)
+    tables: dict[str, Callable[[dict[str, Any]], str]] = {
+        "throughput": lambda _: _throughput(results),
+        "processes": lambda section: processes.markdown(section, _table),
+        "latency": _latency,
+        "state": _state,
+        "start": lambda section: start.markdown(section, _table),
+        "handover": _handover,
+        "scaling": lambda section: growth.markdown(section, results.get("state"), _table),
+        "import": _import,
+        "peers": lambda section: peers_report.markdown(section, _table),
+    }
+    parts = [tables[name](results[name]) for name in SECTIONS if name in results]
+    return "\n\n".join([_targets(results), *parts, _machines(results)])
 
 
 def _table(head: str, rows: Iterable[Iterable[object]]) -> str:
@@ -176,13 +123,17 @@ def _spread(values: list[float]) -> str:
     return f"{values[0]:,g} / **{statistics.median(values):,g}** / {values[-1]:,g}"
 
 
-def _latency(row: dict[str, Any]) -> str:
-    rows = []
+def _latency(section: dict[str, Any]) -> str:
+    half = section.get("half", {})
     kinds = {
-        "best price": row,
-        "best price, exactly once": row.get("exactly_once"),
-        "floor: market.raw itself": row["floor"],
+        "best price": section,
+        "best price, exactly once": section.get("exactly_once"),
+        "floor: market.raw itself": section["floor"],
+        "best price, half of the maximum": half.get("at_least_once"),
+        "the same, exactly once": half.get("exactly_once"),
+        "its floor": half.get("floor"),
     }
+    rows = []
     for name, each in kinds.items():
         if each is None:
             continue
@@ -209,7 +160,27 @@ def _state(section: dict[str, Any]) -> str:
         "symbols x sources | memory MB | peak MB | state, KB per source | s from start to ready after kill -9 | "
         "after a stop | of that after imports"
     )
-    return f"### State: memory and recovery\n\n{_table(head, rows)}"
+    live = [
+        (
+            f"{row['symbols']:,} x {row['sources']}",
+            each["delivery"].replace("_", " "),
+            f"{each['rate']:,}",
+            f"{each['changelog_records_per_tick']:.2f}",
+            f"{each['changelog_bytes_per_tick']:,}",
+            each["cpu_s_per_million"],
+            each["kafka_cpu_s_per_million"],
+        )
+        for row in section["rows"]
+        for each in row.get("live", [])
+    ]
+    text = f"### State: memory and recovery\n\n{_table(head, rows)}"
+    if not live:
+        return text
+    head = (
+        "live, full windows | delivery | ticks/s | states written per tick | changelog bytes per tick | "
+        "CPU s per million | Kafka's"
+    )
+    return f"{text}\n\n{_table(head, live)}"
 
 
 def _handover(row: dict[str, Any]) -> str:
@@ -225,10 +196,6 @@ def _handover(row: dict[str, Any]) -> str:
     return f"### Hand-over: one of two workers killed, `standby = 1`\n\n{_table(head, [cells])}"
 
 
-def _share(results: Results) -> float:
-    return round(statistics.median(row["ratio"] for row in results["import"]["runs"]), 2)
-
-
 def _import(section: dict[str, Any]) -> str:
     runs = section["runs"]
     market = section["market"]
@@ -238,7 +205,7 @@ def _import(section: dict[str, Any]) -> str:
         f"{market['ticks']:,}",
         _spread(sorted(row["rate"] for row in runs)),
         f"{statistics.median(row['topology_rate'] for row in runs):,.0f}",
-        f"{statistics.median(row['ratio'] for row in runs):.2f}",
+        import_share(section),
         *(f"{statistics.median(values):.1f}" for values in cpu.values()),
         "NO" if any(row["wrong"] for row in runs) else "yes",
     )
@@ -253,7 +220,7 @@ def _import(section: dict[str, Any]) -> str:
 
 def _machines(results: Results) -> str:
     lines = []
-    for name in ("throughput", "latency", "state", "handover", "import", "peers"):
+    for name in SECTIONS:
         if name in results:
             on = results[name]["on"]
             lines.append(

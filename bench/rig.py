@@ -73,6 +73,12 @@ class Rig:
         """CPU time that Kafka has used; 0 where it is not ours."""
         return machine.cpu_seconds(self.kafka_pid) if self.kafka_pid else 0.0
 
+    def stored_bytes(self, topic: str) -> int:
+        """The size of a topic's logs as they lie on Kafka's disk, compressed; 0 where it is not ours."""
+        folders = (self.directory / "kafka" / "data").glob(f"{topic}-*")
+        own = [each for each in folders if each.name.removeprefix(f"{topic}-").isdigit()]
+        return sum(path.stat().st_size for folder in own for path in folder.glob("*.log"))
+
     def log(self, name: str) -> Path:
         """A file for the lines of a process."""
         return self.directory / f"{name}.log"

@@ -26,8 +26,7 @@ from schemas.record import Quote
 from topology.task import Task
 
 SECOND: Final = 1_000_000_000
-SYMBOLS: Final = (10, 100, 1_000, 10_000)  # with four sources each
-SOURCES: Final = (1, 4, 16)  # of a hundred symbols
+POINTS: Final = [(10, 4), (100, 4), (1_000, 4), (10_000, 4), (100, 1), (100, 16)]  # (symbols, sources of each)
 TICKS: Final = 200_000  # about as many are measured
 FULL: Final = 17 * 60  # seconds after which no window and no list of minutes grows any more
 
@@ -46,12 +45,13 @@ class Point(msgspec.Struct, frozen=True):
 
 def points() -> list[Point]:
     """All points, one after the other."""
-    asked = [(symbols, 4) for symbols in SYMBOLS] + [(100, sources) for sources in SOURCES if sources != 4]
-    found = []
-    for symbols, sources in asked:
-        command = [sys.executable, "-m", "bench.scaling", str(symbols), str(sources)]
-        found.append(msgspec.json.decode(subprocess.check_output(command, cwd=ROOT), type=Point))
-    return found
+    return [measured(*size) for size in POINTS]
+
+
+def measured(symbols: int, sources: int) -> Point:
+    """One point, in a process of its own."""
+    command = [sys.executable, "-m", "bench.scaling", str(symbols), str(sources)]
+    return msgspec.json.decode(subprocess.check_output(command, cwd=ROOT), type=Point)
 
 
 def table(rows: list[Point]) -> Table:

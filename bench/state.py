@@ -2,14 +2,14 @@
 
 Every source has filled its windows and its 16 minutes of candles. The worker is killed (-9) and started again; it is
 ready when every partition has written an output anew. Kafka lets a killed member go only when its session has run out,
-so beside that stands a start after an orderly stop: the recovery itself.
+so beside that stands a start after an orderly stop: the recovery itself. Last, ticks come at a steady rate (live.py).
 """
 
 import statistics
 import time
 from typing import Any, Final
 
-from bench import kafka, market
+from bench import kafka, live, market
 from bench.market import SECOND, START, Market
 from bench.process import BenchError, Process, worker
 from bench.rig import Rig
@@ -29,11 +29,13 @@ SETTLE_S: Final = 3.0
 READY_S: Final = 180.0
 
 
-def measure(rig: Rig, *, ticks: int = TICKS, kills: int = KILLS) -> list[dict[str, Any]]:
+def measure(
+    rig: Rig, *, ticks: int = TICKS, kills: int = KILLS, live_s: float = live.MEASURED_S
+) -> list[dict[str, Any]]:
     """Fill a worker for each size, weigh it, kill it, and time its return."""
     rows = []
     for symbols in SIZES:
-        row = _size(rig, symbols, ticks, kills)
+        row = _size(rig, symbols, ticks, kills, live_s)
         rows.append(row)
         rig.say(
             f"  {symbols:>5} x 4     {row['memory_mb']} MB (peak {row['peak_mb']}), {row['states']:,} states of "
@@ -43,7 +45,7 @@ def measure(rig: Rig, *, ticks: int = TICKS, kills: int = KILLS) -> list[dict[st
     return rows
 
 
-def _size(rig: Rig, symbols: int, ticks: int, kills: int) -> dict[str, Any]:
+def _size(rig: Rig, symbols: int, ticks: int, kills: int, live_s: float) -> dict[str, Any]:
     run = f"bench-{symbols}"
     of = Market(symbols, symbols * 4 * ticks, SECONDS, even=True)
     settings = rig.fill(run, of)
@@ -52,7 +54,8 @@ def _size(rig: Rig, symbols: int, ticks: int, kills: int) -> dict[str, Any]:
         time.sleep(SETTLE_S)
         memory, peak = process.memory_mb()
         process.kill()
-    last = {quote.symbol: quote for quote in market.quotes(of)}
+    pairs = {(quote.symbol, quote.source): quote for quote in market.quotes(of)}
+    last = {quote.symbol: quote for quote in pairs.values()}
     killed = [_restart(rig, settings, last, number, kill=number < kills) for number in range(1, kills + 1)]
     stopped = _restart(rig, settings, last, kills + 1, kill=False)
     changelog = admin.state_topic(run)
@@ -70,6 +73,7 @@ def _size(rig: Rig, symbols: int, ticks: int, kills: int) -> dict[str, Any]:
         "killed": {name: round(statistics.median(each[name] for each in killed), 2) for name in killed[0]},
         "killed_ready_s": [each["ready_s"] for each in killed],
         "stopped": stopped,
+        "live": live.measure(rig, settings, list(pairs.values()), seconds=live_s),
     }
 
 

@@ -97,9 +97,10 @@ def _partitions_info(source: Input) -> Sequence[str]:
     return (str(len(source.ends)), "info")
 
 
+EXACTLY_ONCE: Final = Engine("tickloom-eos", "tickloom, every stage, exactly once", True, _tickloom("exactly_once"))
 ENGINES: Final = (
     Engine("tickloom", "tickloom, every stage, at least once", True, _tickloom("at_least_once")),
-    Engine("tickloom-eos", "tickloom, every stage, exactly once", True, _tickloom("exactly_once")),
+    EXACTLY_ONCE,
     Engine("loop", "bare confluent-kafka loop: decode, encode, produce", True, _peer("peer_loop", _records)),
     Engine("faust", "stock Faust: one table write, one output", False, _peer("peer_faust", _partitions)),
     Engine("faust-info", "the same with `-l info`", False, _peer("peer_faust", _partitions_info)),
@@ -110,10 +111,10 @@ def measure(rig: Rig, *, scale: float = 1.0, runs: int = RUNS) -> dict[str, Any]
     """Make all the runs; ``scale`` shrinks the input."""
     size = int(WHOLE.ticks * scale)
     market = Market(WHOLE.symbols, size, WHOLE.seconds * scale)
-    whole = _load(rig, "bench-whole", market)
+    whole = load(rig, "bench-whole", market)
     # The same seed and the same pace: the same first ticks.
     first = PREFIX_TICKS if scale == 1.0 else PREFIX_TICKS // 5
-    prefix = _load(rig, "bench-prefix", Market(market.symbols, first, market.seconds * first / size))
+    prefix = load(rig, "bench-prefix", Market(market.symbols, first, market.seconds * first / size))
     rows = []
     for number in range(1, runs + 1):
         for engine in ENGINES:
@@ -130,7 +131,8 @@ def measure(rig: Rig, *, scale: float = 1.0, runs: int = RUNS) -> dict[str, Any]
     }
 
 
-def _load(rig: Rig, run: str, market: Market) -> Input:
+def load(rig: Rig, run: str, market: Market) -> Input:
+    """Load a market into a run, and work out what is right for it."""
     settings = rig.fill(run, market)
     raw = topics.named(topics.RAW.name, run)
     rig.say(f"working out what is right for {run} ...")
@@ -158,7 +160,7 @@ def run_once(rig: Rig, engine: Engine, source: Input) -> dict[str, Any]:
         cpu, broker = process.cpu_seconds() - cpu, rig.kafka_cpu_seconds() - broker
         _, peak = process.memory_mb()
     after = machine.speed()
-    wrong, first, last, steady = _check(rig, trial)
+    wrong, first, last, steady = verify(rig, trial)
     millions = source.ticks / 1e6
     return {
         "engine": engine.name,
@@ -176,7 +178,7 @@ def run_once(rig: Rig, engine: Engine, source: Input) -> dict[str, Any]:
     }
 
 
-def _check(rig: Rig, trial: Trial) -> tuple[list[str], float, float, float]:
+def verify(rig: Rig, trial: Trial) -> tuple[list[str], float, float, float]:
     """What is wrong; when Kafka got the first and the last output; accepted ticks/s in the second half."""
     wrong, accepted = [], array("q")
     first, last = 1 << 62, 0
