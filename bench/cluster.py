@@ -46,7 +46,7 @@ class Figures(msgspec.Struct, frozen=True):
             ("a state in the changelog, compressed", f"{self.state_kb:.1f} KB", "state, live, 1,000 x 4"),
             ("a tick in `market.raw`, compressed", f"{self.raw} bytes", "scaling, worker, 1,000 x 4"),
             ("what is made of it, compressed", f"{self.out} bytes", "scaling, worker, 1,000 x 4"),
-            ("memory of a source of a symbol", f"{self.pair_kb:.1f} KB", "scaling, core, the most"),
+            ("memory of a source of a symbol", f"{self.pair_kb:.1f} KB", "state, after a stop, 1,000 less 100"),
             ("recovery", f"{self.recovery_s:g} s per 1,000 symbols", "state, after a stop"),
             ("one symbol alone", f"{self.hot:,} ticks/s", "scaling, hot"),
         ]
@@ -64,8 +64,8 @@ def figures(results: Results) -> Figures:
         state_kb=live["changelog_bytes_per_tick"] / live["changelog_records_per_tick"] / 1e3,
         raw=point["worker"]["raw_bytes_per_tick"],
         out=point["worker"]["output_bytes_per_tick"],
-        pair_kb=max(row["memory_bytes"] for row in growth.weighed(results["scaling"]["rows"])) / 1e3,
-        recovery_s=growth.recovery_s(results["state"]) or 0.0,
+        pair_kb=growth.worker_pair_bytes(results["state"]) / 1e3,
+        recovery_s=growth.recovery_s(results["state"]),
         hot=results["scaling"]["hot"]["rate"],
     )
 

@@ -74,13 +74,20 @@ def weighed(rows: Rows) -> Rows:
     return [row for row in rows if row["symbols"] * row["sources"] >= WEIGHED]
 
 
-def recovery_s(state: dict[str, Any] | None) -> float | None:
+def recovery_s(state: dict[str, Any]) -> float:
     """Seconds of recovery per 1,000 symbols: what an orderly start with more symbols takes longer."""
-    if not state:
-        return None
+    return round(_per_symbol(state, "ready_s") * 1_000, 2)
+
+
+def worker_pair_bytes(state: dict[str, Any]) -> float:
+    """Memory of a source of a symbol in a whole worker that has recovered: what more symbols take."""
+    return _per_symbol(state, "memory_mb") * 1e6 / int(state["rows"][0]["sources"])
+
+
+def _per_symbol(state: dict[str, Any], field: str) -> float:
     few, many = sorted(state["rows"], key=lambda row: int(row["symbols"]))
-    seconds = many["stopped"]["ready_s"] - few["stopped"]["ready_s"]
-    return float(round(seconds / (many["symbols"] - few["symbols"]) * 1_000, 2))
+    more = many["stopped"][field] - few["stopped"][field]
+    return float(more / (many["symbols"] - few["symbols"]))
 
 
 def markdown(
@@ -115,8 +122,12 @@ def markdown(
         f"\n\nOne symbol alone, {HOT_RATE:,.0f} ticks/s of each of its 4 sources, so one partition: "
         f"**{hot['rate']:,} ticks/s**, {hot['cpu_s_per_million']} CPU s per million."
     )
-    if (seconds := recovery_s(state)) is not None:
-        text += f"\n\nRecovery: **{seconds} s** per 1,000 symbols x 4 (the difference of the two starts after a stop)."
+    if state:
+        text += (
+            f"\n\nBy the difference of the two workers after a stop: recovery **{recovery_s(state)} s** per 1,000 "
+            f"symbols x 4; memory {worker_pair_bytes(state) / 1e3:.1f} KB for a source of a symbol, with the state as "
+            "it lies in the changelog and all buffers."
+        )
     return text
 
 
