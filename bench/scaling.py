@@ -40,7 +40,8 @@ class Point(msgspec.Struct, frozen=True):
     outputs_per_tick: float
     save_us: float  # of one symbol's state
     state_bytes: float  # of one source of one symbol, as it goes to the changelog
-    memory_bytes: float  # of one source of one symbol, in the worker
+    objects_bytes: float  # of one source of one symbol: the memory that its objects take,
+    memory_bytes: float  # and with the state as it was last saved, which a worker keeps beside them
 
 
 def points() -> list[Point]:
@@ -57,10 +58,11 @@ def measured(symbols: int, sources: int) -> Point:
 def table(rows: list[Point]) -> Table:
     """The points for people."""
     shown = Table(box=None, pad_edge=False)
-    for name in ("symbols", "sources", "us/tick", "outputs/tick", "save us/symbol", "state B/pair", "memory B/pair"):
+    sizes = "state B/pair", "objects B/pair", "memory B/pair"
+    for name in ("symbols", "sources", "us/tick", "outputs/tick", "save us/symbol", *sizes):
         shown.add_column(name, justify="right")
     for each in rows:
-        numbers = (each.save_us, each.state_bytes, each.memory_bytes)
+        numbers = (each.save_us, each.state_bytes, each.objects_bytes, each.memory_bytes)
         rates = f"{each.us_per_tick:.2f}", f"{each.outputs_per_tick:.2f}"
         shown.add_row(f"{each.symbols:,}", str(each.sources), *rates, *(f"{number:,.0f}" for number in numbers))
     return shown
@@ -79,6 +81,9 @@ def point(symbols: int, sources: int) -> Point:
         task.process(batch)
         task.take()
     gc.collect()
+    objects = _resident() - before
+    saved = dict(task.save())
+    gc.collect()
     memory = _resident() - before
     spent, outputs = 0.0, 0
     for batch in _batches(names, sources, turns, 1.0, market.START + FULL * SECOND):
@@ -90,10 +95,10 @@ def point(symbols: int, sources: int) -> Point:
     begun = time.process_time()
     state = task.save()
     saving = time.process_time() - begun
-    size = sum(len(value) for _, value in state)
-    return Point(
-        symbols, sources, spent / ticks * 1e6, outputs / ticks, saving / symbols * 1e6, size / pairs, memory / pairs
-    )
+    saved.update(state)
+    size = sum(map(len, saved.values()))
+    rates = spent / ticks * 1e6, outputs / ticks, saving / symbols * 1e6
+    return Point(symbols, sources, *rates, size / pairs, objects / pairs, memory / pairs)
 
 
 def _batches(
@@ -104,7 +109,7 @@ def _batches(
     mids = dict.fromkeys(names, 110_000)
     step = int(every_s * SECOND / len(pairs))
     batch: list[Fetched] = []
-    now, offset = start, start // SECOND * 1_000_000
+    now, offset = start, (start - market.START) // SECOND * 1_000_000
     for _ in range(turns):
         rng.shuffle(pairs)
         for name, source in pairs:
