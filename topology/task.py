@@ -122,10 +122,10 @@ class Task:
     def save(self) -> list[tuple[bytes, bytes]]:
         """What has changed since the last save: (key, value) for the changelog, in this order."""
         applied = {symbol.name.encode(): symbol.offset for symbol in self.partition.touched.values()}
-        return [
-            (key, _OFFSET.pack(applied.get(key, self.offset)) + value)
-            for key, value in self.partition.dump(self.offset)
-        ]
+        saved = self.partition.dump(self.offset)
+        for place, (key, value) in enumerate(saved):  # in its place: there is never a second copy of all
+            saved[place] = key, _OFFSET.pack(applied.get(key, self.offset)) + value
+        return saved
 
     def load(self, key: bytes, value: bytes) -> None:
         """Take over one saved record. Raises ValueError where it can't be."""
