@@ -43,6 +43,8 @@ num.network.threads=2
 num.io.threads=2
 log.cleaner.dedupe.buffer.size=16777216
 broker.session.timeout.ms=6000
+# three controllers on two cores vote each other out at the default of 2 s
+controller.quorum.fetch.timeout.ms=5000
 broker.heartbeat.interval.ms=1000
 """
 
