@@ -2,7 +2,8 @@
 
     exactly_once    outputs sent at once, in a transaction; every COMMIT seconds the symbols' state and, last, the
                     partition's own record with the offset reached join it; committed -> acked
-    at_least_once   outputs sent at once; every COMMIT seconds: outputs delivered -> the same state delivered -> acked
+    at_least_once   outputs sent at once; every COMMIT seconds: outputs delivered -> the same state delivered, beside the
+                    next outputs -> acked
 
 The source offset is part of the state, so it is in the transaction; what the consumer group commits afterwards only
 says where to begin to read, and records that the state has applied already are skipped. A crash before the state is
@@ -17,7 +18,7 @@ import os
 import struct
 import time
 from collections.abc import Callable
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.codec import snappy_encode
@@ -42,6 +43,13 @@ COUNTED: Final = struct.Struct(">hiqqqhii")
 ProcessorT = TypeVar("ProcessorT", bound=Processor)
 
 log = logging.getLogger(__name__)
+
+
+class Commit(NamedTuple):
+    """What becomes durable together."""
+
+    state: list[tuple[bytes, bytes]]
+    events: list[Any]  # to ack
 
 
 class Lane(Generic[ProcessorT]):
@@ -80,6 +88,7 @@ class Lane(Generic[ProcessorT]):
         self._commit_seconds = commit_seconds
         self._headers = encode_headers(headers)
         self._events: list[Any] = []  # Faust events to ack, in order
+        self._delivered: Commit | None = None  # at least once: its outputs are delivered, its state is not yet
         self._wake = asyncio.Event()
         self._committed = time.monotonic()
         self._uncommitted = 0
@@ -132,7 +141,7 @@ class Lane(Generic[ProcessorT]):
     async def _wait(self) -> None:
         if self._pace and not self._hurry:
             await asyncio.sleep(self._pace)
-        if self.task.waiting == 0 and not self._is_due():
+        if self.task.waiting == 0 and self._delivered is None and not self._is_due():
             self._wake.clear()
             left = self._commit_seconds - (time.monotonic() - self._committed) if self._events else None
             try:
@@ -150,29 +159,35 @@ class Lane(Generic[ProcessorT]):
         """Send what has been made, as late as possible; where it is time, commit all up to here."""
         outputs = dict(zip(self._topics, self.task.take(), strict=True))
         self._took()
-        if not self._is_due():
+        commit, self._delivered = self._delivered, None
+        if commit is None and self._is_due():
+            commit = self._take_commit()
+            if not self._transactional:  # the state goes with the next outputs: nobody waits for it
+                await self._deliver(outputs)
+                self._delivered = commit
+                return
+        if commit is None:
             await self._deliver(outputs)
             return
-        state = self.task.save()
-        events, self._events = self._events, []
-        self._uncommitted = 0
-        self._committed = time.monotonic()
         changed = {self._changelog: Records()}
-        for key, value in state:
+        for key, value in commit.state:
             changed[self._changelog].add(key, value, self._headers)
+        end = await self._deliver(outputs | changed)
         if self._transactional:
-            end = await self._deliver(outputs | changed)
             await self._producer.commit_transaction()
             self._open = False
             self._usual, self._sent = self._sent, set()
-        else:
-            await self._deliver(outputs)
-            end = await self._deliver(changed)
-        for key, value in state:
+        for key, value in commit.state:
             self._saved(key, value)
         self._wrote(end)
-        for event in events:
+        for event in commit.events:
             event.ack()
+
+    def _take_commit(self) -> Commit:
+        events, self._events = self._events, []
+        self._uncommitted = 0
+        self._committed = time.monotonic()
+        return Commit(self.task.save(), events)
 
     async def _deliver(self, records: dict[str, Records]) -> int:
         """Send records by topic, all at once, and wait until they are delivered; give the last offset of the last.

@@ -54,7 +54,7 @@ ACK_AT_ONCE: Final = (
         "        self._events.append(event)\n",
         "        self._events.append(event)\n        event.ack()\n",
     ),
-    Edit("topology/delivery.py", "        for event in events:\n            event.ack()\n", ""),
+    Edit("topology/delivery.py", "        for event in commit.events:\n            event.ack()\n", ""),
 )
 NO_GUARD: Final = (
     Edit("topology/stages/partition.py", '        if offset <= self.offset:\n            return ""\n', ""),
@@ -88,13 +88,15 @@ BREAKAGES: Final = (
         (
             Edit(
                 "topology/delivery.py",
-                "            end = await self._deliver(outputs | changed)\n"
+                "        end = await self._deliver(outputs | changed)\n"
+                "        if self._transactional:\n"
                 "            await self._producer.commit_transaction()\n"
                 "            self._open = False\n",
-                "            end = await self._deliver(changed)\n"
+                "        end = await self._deliver(changed)\n"
+                "        if self._transactional:\n"
                 "            await self._producer.commit_transaction()\n"
                 "            self._open = False\n"
-                "            await self._deliver(outputs)\n",
+                "        await self._deliver(outputs)\n",
             ),
         ),
         "kill",
@@ -105,10 +107,14 @@ BREAKAGES: Final = (
         (
             Edit(
                 "topology/delivery.py",
-                "            await self._deliver(outputs)\n            end = await self._deliver(changed)\n",
-                "            end = await self._deliver(changed)\n"
-                "            await asyncio.sleep(0.5)\n"
-                "            await self._deliver(outputs)\n",
+                "                await self._deliver(outputs)\n                self._delivered = commit\n",
+                "                early = Records()\n"
+                "                for key, value in commit.state:\n"
+                "                    early.add(key, value, self._headers)\n"
+                "                await self._deliver({self._changelog: early})\n"
+                "                await asyncio.sleep(0.5)\n"
+                "                await self._deliver(outputs)\n"
+                "                self._delivered = commit\n",
             ),
         ),
         "kill",
