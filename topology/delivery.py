@@ -2,8 +2,8 @@
 
     exactly_once    outputs sent at once, in a transaction; every COMMIT seconds the symbols' state and, last, the
                     partition's own record with the offset reached join it; committed -> acked
-    at_least_once   outputs sent at once; every COMMIT seconds: outputs delivered -> the same state delivered, beside the
-                    next outputs -> acked
+    at_least_once   outputs sent at once; every COMMIT seconds: outputs delivered -> the same state delivered, beside
+                    the next outputs -> acked
 
 The source offset is part of the state, so it is in the transaction; what the consumer group commits afterwards only
 says where to begin to read, and records that the state has applied already are skipped. A crash before the state is
