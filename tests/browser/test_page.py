@@ -21,7 +21,7 @@ from topology.web.views import Reply, Views
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = """
     --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
-    --disable-component-update --disable-sync --enable-logging=stderr --virtual-time-budget=3500 --dump-dom
+    --disable-component-update --disable-sync --enable-logging=stderr --virtual-time-budget=20000 --dump-dom
 """
 HOSTILE = "<img src=x onerror=\"document.title='broken'\">"
 
@@ -147,7 +147,7 @@ class Rendered(HTMLParser):
 
 
 def browse(address: str, profile: Path) -> tuple[Rendered, str]:
-    """Open a page for 3.5 s of its own time; give what is there then, and what the console said."""
+    """Open a page for 20 s of its own time (less of ours); give what is there then, and what the console said."""
     assert CHROMIUM is not None
     done = subprocess.run(
         [CHROMIUM, *FLAGS.split(), f"--user-data-dir={profile}", address], capture_output=True, text=True, timeout=120
