@@ -96,7 +96,7 @@ BREAKAGES: Final = (
                 "        if self._transactional:\n"
                 "            await self._producer.commit_transaction()\n"
                 "            self._open = False\n"
-                "        await self._deliver(outputs)\n",
+                "            await self._deliver(outputs)\n",
             ),
         ),
         "kill",
