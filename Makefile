@@ -27,7 +27,7 @@ demo: $(READY) ## the whole system on this machine, with simulated brokers (SECO
 	@$(BIN)/tickloom demo $(if $(SECONDS),--seconds $(SECONDS))
 
 test: $(READY) ## run all tests, two files at a time (ARGS="-k candle": some of them)
-	@$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 pure: $(READY) ## the tests of the core and the codec again, in plain Python
 	@rm -rf .venv/pure && mkdir .venv/pure && git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t .venv/pure
