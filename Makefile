@@ -12,7 +12,7 @@ help: ## show this list
 
 .venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "tickloom needs Python 3.11 or newer: make PYTHON=python3.11")'
-	@echo "making .venv and installing everything into it, once: about a minute"
+	@echo "making .venv and installing everything into it, once: two minutes or so"
 	@$(PYTHON) -m venv .venv && TICKLOOM_PURE=1 $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[local,dev]'
 	@touch $@
 

@@ -166,6 +166,19 @@ def test_latency_is_of_best_prices_that_a_tick_made() -> None:
     assert seen.latency.percentile(0.99) == 3.0
 
 
+def test_latency_of_late_forgets_and_the_first_ten_seconds_are_told_apart() -> None:
+    seen = Seen()
+    best = Best("EURUSD", START - 1, START, "normal", 1, 0, "alfa", 2, 0, "alfa", 15, 1)
+    for second in range(30):
+        took = 2 * SECOND if second < 10 else 5_000_000
+        now = START + second * SECOND
+        seen.take(replace(best, ts_recv=now - took, ts_event=now - took - 1), now)
+    assert seen.latency.percentile(0.99) == 2_000.0
+    assert seen.settled.percentile(0.99) == 5.0
+    assert seen.recent_latency(START + 29 * SECOND).percentile(0.99) == 5.0
+    assert seen.recent_latency(START + 60 * SECOND).percentile(0.99) is None
+
+
 def test_percentiles_of_latency() -> None:
     latency = Latency()
     assert latency.percentile(0.5) is None

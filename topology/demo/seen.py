@@ -6,6 +6,7 @@ here, and nothing comes from the feed.
 """
 
 from collections import Counter, defaultdict, deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ from topology.demo.expected import Minute
 SECOND = 1_000_000_000
 MINUTE = 60 * SECOND
 RATE_S = 5  # ticks/s are counted over this long
+LATENCY_S = 10  # latency of late is of this long; and what is read in the first so many seconds is told apart: Kafka's
+# partitions are new then, and each one's first files cost it some 20 ms
 HAPPENINGS = 50
 TOGETHER_NS = SECOND  # what is told of several symbols within this is one happening
 NO_PRICE = ("no_source", "locked", "crossed")  # states of best that make no candle
@@ -40,8 +43,10 @@ class Happening:
 class Latency:
     """Times from a tick's arrival to the best price it made, read back from Kafka; kept to 0.1 ms."""
 
-    def __init__(self) -> None:
+    def __init__(self, times_ns: Iterable[int] = ()) -> None:
         self._tenths: Counter[int] = Counter()
+        for ns in times_ns:
+            self.add(ns)
 
     def add(self, ns: int) -> None:
         self._tenths[max(0, ns) // 100_000] += 1
@@ -72,6 +77,9 @@ class Seen:
         self.status: dict[tuple[str, str], Status] = {}
         self.dead_letters = 0
         self.latency = Latency()
+        self.settled = Latency()  # without the first LATENCY_S
+        self._late_latency: deque[tuple[int, int]] = deque(maxlen=20_000)  # (when it was read, the time it took)
+        self._first_ns = 0  # when the first of them was read
         self.happenings: deque[Happening] = deque(maxlen=HAPPENINGS)
         self._newest: dict[tuple[str, str], int] = {}
         self._recent: defaultdict[str, deque[int]] = defaultdict(lambda: deque(maxlen=10_000))
@@ -97,6 +105,13 @@ class Seen:
         while recent and recent[0] < now_ns - RATE_S * SECOND:
             recent.popleft()
         return len(recent) / RATE_S
+
+    def recent_latency(self, now_ns: int) -> Latency:
+        """Of the best prices that were read of late."""
+        late = self._late_latency
+        while late and late[0][0] < now_ns - LATENCY_S * SECOND:
+            late.popleft()
+        return Latency(took_ns for _, took_ns in late)
 
     def total_refused(self, *reasons: str) -> int:
         """Count the refused ticks with these reasons; without any: all."""
@@ -140,13 +155,20 @@ class Seen:
         self.best[best.symbol] = best
         self.best_count += 1
         if best.ts_event < best.ts_recv:  # else time alone made it, and no tick waited for it
-            self.latency.add(now_ns - best.ts_recv)
+            self._take_latency(now_ns - best.ts_recv, now_ns)
         if best.state not in NO_PRICE:
             start = best.ts_event - best.ts_event % MINUTE
             prices = {"bid": best.bid, "ask": best.ask, "mid": best.consensus}
             minute = self.best_minutes[best.symbol, start]
             minute.add((best.ts_event, 0, self.best_count), prices)
             minute.ticks += 1
+
+    def _take_latency(self, took_ns: int, now_ns: int) -> None:
+        self._first_ns = self._first_ns or now_ns
+        self.latency.add(took_ns)
+        self._late_latency.append((now_ns, took_ns))
+        if now_ns >= self._first_ns + LATENCY_S * SECOND:
+            self.settled.add(took_ns)
 
     def _take_gap(self, gap: Gap, now_ns: int) -> None:
         self.gaps[gap.symbol, gap.source, gap.start] = gap

@@ -17,7 +17,7 @@ from schemas import instrument
 from schemas.record import Best
 from topology.demo.expected import Expected
 from topology.demo.report import Row, progress
-from topology.demo.seen import Happening, Seen
+from topology.demo.seen import LATENCY_S, Happening, Latency, Seen
 
 SECOND = 1_000_000_000
 WIDE = 112  # columns from which status is said in words, and faults and news are beside each other
@@ -73,7 +73,7 @@ def line(frame: Frame) -> str:
     return (
         f"{_clock(frame.elapsed_s)}  {frame.expected.total():,} ticks sent, {seen.accepted.total():,} accepted, "
         f"{seen.total_refused():,} refused ({refused or 'none'}), open gaps {len(seen.open_gaps())}, "
-        f"latency {_latency(seen)}, database {frame.rows.get('ticks', 0):,} ticks"
+        f"latency {_latency(seen.recent_latency(frame.now_ns))}, database {frame.rows.get('ticks', 0):,} ticks"
     )
 
 
@@ -96,7 +96,8 @@ def summary(rows: list[Row], seen: Seen, elapsed_s: float) -> RenderableType:
     parts.append(
         Text.assemble(
             ("  Latency ", "dim"),
-            f"from a tick's arrival to its best price read back: {_latency(seen)}; ",
+            f"from a tick's arrival to its best price read back: {_latency(seen.settled)}; ",
+            f"with the first {LATENCY_S} s, when all topics were new, {_latency(seen.latency)}\n  ",
             f"{seen.best_count:,} best prices from {seen.accepted.total():,} ticks at {rate:.0f}/s",
         )
     )
@@ -219,7 +220,7 @@ def _footer(frame: Frame) -> RenderableType:
         f"{frame.expected.total():,} ticks in, {seen.accepted.total():,} accepted, "
         f"{seen.total_refused():,} refused, open gaps {len(seen.open_gaps())}",
     )
-    grid.add_row("latency", f"tick to best price {_latency(seen)}")
+    grid.add_row("latency", f"tick to best price {_latency(seen.recent_latency(frame.now_ns))}, last {LATENCY_S} s")
     stored = ", ".join(f"{name} {count:,}" for name, count in rows.items())
     grid.add_row("database", f"rows: {stored}" if stored else "")
     grid.add_row("web views", f"{frame.web} /symbols /sources /gaps /topology /metrics")
@@ -227,8 +228,8 @@ def _footer(frame: Frame) -> RenderableType:
     return grid
 
 
-def _latency(seen: Seen) -> str:
-    median, tail = seen.latency.percentile(0.5), seen.latency.percentile(0.99)
+def _latency(latency: Latency) -> str:
+    median, tail = latency.percentile(0.5), latency.percentile(0.99)
     return "not measured" if median is None else f"p50 {median:.1f} ms, p99 {tail:.1f} ms"
 
 
