@@ -10,17 +10,9 @@ import pytest
 
 from deploy.local import Stack
 from tests.market import quote
-from tests.topology.processes import PARTITIONS, Process, produce, wait_for_no_lag
-from topology import admin
+from tests.topology.processes import Process, produce, wait_for_no_lag
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def run(stack: Stack, run_name: str) -> str:
-    """A run with its topics."""
-    admin.create_topics(stack.broker, run_name, partitions=PARTITIONS)
-    return run_name
 
 
 @pytest.fixture

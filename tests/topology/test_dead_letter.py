@@ -7,7 +7,7 @@ import string
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +19,6 @@ from confluent_kafka import Producer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.local import Stack
 from schemas import flags, topics
 from schemas.codec import Codec, to_dict
 from schemas.record import Best, Rejected
@@ -149,13 +148,6 @@ def test_a_dump_marks_the_place() -> None:
 
 
 @pytest.fixture
-def run(stack: Stack, run_name: str) -> str:
-    """A run with its topics."""
-    admin.create_topics(stack.broker, run_name, partitions=PARTITIONS)
-    return run_name
-
-
-@pytest.fixture
 def settings(environment: dict[str, str], run: str) -> config.Settings:
     return config.load({name: value for name, value in environment.items() if name.startswith("TICKLOOM_")})
 
@@ -170,22 +162,6 @@ def tickloom(environment: dict[str, str], run: str) -> Callable[..., Result]:
         return result
 
     return invoke
-
-
-@pytest.fixture
-def start(environment: dict[str, str], run: str, tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    """Starts processes that end with the test."""
-    started: list[Process] = []
-
-    def one(*arguments: str, **more: str) -> Process:
-        name = f"{len(started)}-{arguments[0]}"
-        data = {"TICKLOOM_DATA": str(tmp_path / name)}
-        started.append(Process(environment | data | more, *arguments, log=tmp_path / f"{name}.log"))
-        return started[-1]
-
-    yield one
-    for process in started:
-        process.kill()
 
 
 def listed(result: Result) -> list[dict[str, Any]]:

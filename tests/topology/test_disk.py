@@ -4,7 +4,7 @@ import random
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from schemas import topics
 from schemas.instrument import ConfigError, load
 from schemas.record import Clock, replace
 from tests.market import Setup, play, random_acts
-from tests.topology.processes import PARTITIONS, ROOT, Process, expected, produce, read, wait_for_no_lag
+from tests.topology.processes import ROOT, Process, expected, produce, read, wait_for_no_lag
 from topology import admin, config, disk
 from topology.disk import DiskStates
 from topology.table import States
@@ -145,28 +145,6 @@ def market(seed: int, count: int) -> list[Any]:
     return [record for together in zip(*streams, strict=False) for record in together]
 
 
-@pytest.fixture
-def run(stack: Stack, run_name: str) -> str:
-    """A run with its topics."""
-    admin.create_topics(stack.broker, run_name, partitions=PARTITIONS)
-    return run_name
-
-
-@pytest.fixture
-def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    """Starts workers that keep their state in one directory."""
-    started: list[Process] = []
-
-    def one() -> Process:
-        log = tmp_path / f"{len(started)}.log"
-        started.append(Process(environment | {"TICKLOOM_STATE_STORE": "rocksdb"}, "worker", log=log))
-        return started[-1]
-
-    yield one
-    for process in started:
-        process.kill()
-
-
 def recovered(worker: Process) -> int:
     """How many changelog records it has read."""
     return int(re.findall(r"(\d+) changelog records read", worker.log.read_text())[0])
@@ -186,14 +164,15 @@ def assert_as_expected(broker: str, run: str) -> None:
 def test_a_killed_worker_goes_on_from_its_files(
     stack: Stack, run: str, start: Callable[..., Process], environment: dict[str, str]
 ) -> None:
+    settings = {"TICKLOOM_STATE_STORE": "rocksdb", "TICKLOOM_DATA": environment["TICKLOOM_DATA"]}
     records = market(1, 6_000)
-    worker = start()
+    worker = start("worker", **settings)
     produce(stack.broker, run, records[:3_000])
     wait_for_no_lag(stack.broker, run, [worker])
     worker.kill()
     changelog = len(read(stack.broker, admin.state_topic(run)))
     assert changelog > 5
-    worker = start()
+    worker = start("worker", **settings)
     produce(stack.broker, run, records[3_000:])
     wait_for_no_lag(stack.broker, run, [worker])
     assert recovered(worker) == 0
@@ -201,7 +180,7 @@ def test_a_killed_worker_goes_on_from_its_files(
     assert_as_expected(stack.broker, run)
     for path in Path(environment["TICKLOOM_DATA"]).rglob("states"):
         path.rename(path.with_name("elsewhere"))
-    worker = start()
+    worker = start("worker", **settings)
     wait_for_no_lag(stack.broker, run, [worker])
     produce(stack.broker, run, market(2, 500))
     wait_for_no_lag(stack.broker, run, [worker])

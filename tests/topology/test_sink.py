@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -283,28 +282,6 @@ def test_no_more_is_taken_than_fits_while_the_database_is_slow(
 # Whole processes on a real Kafka.
 
 
-@pytest.fixture
-def run(stack: Stack, run_name: str) -> str:
-    """A run with its topics."""
-    admin.create_topics(stack.broker, run_name, partitions=PARTITIONS)
-    return run_name
-
-
-@pytest.fixture
-def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    """Starts a sink that ends with the test."""
-    started: list[Process] = []
-
-    def one(**settings: str) -> Process:
-        data = {"TICKLOOM_DATA": str(tmp_path / f"{len(started)}")}
-        started.append(Process(environment | data | settings, "sink", log=tmp_path / f"sink-{len(started)}.log"))
-        return started[-1]
-
-    yield one
-    for process in started:
-        process.kill()
-
-
 def produce(broker: str, run: str, outputs: list[tuple[Record, int]]) -> None:
     """Write outputs as a worker does."""
     producer = Producer({"bootstrap.servers": broker, "linger.ms": 5, "enable.idempotence": True})
@@ -389,7 +366,7 @@ def values_of(made: Any, offset: int) -> tuple[Any, ...]:
 def test_the_tables_hold_what_the_topics_say(
     connection: database.Connection, stack: Stack, run: str, start: Callable[..., Process]
 ) -> None:
-    process = start()
+    process = start("sink")
     made = outputs(3_000)
     produce(stack.broker, run, made)
     name = topics.named(topics.TICK.name, run)
@@ -409,14 +386,14 @@ def test_kills_and_rebalances_leave_no_trace(
     connection: database.Connection, stack: Stack, run: str, start: Callable[..., Process]
 ) -> None:
     made: list[tuple[Record, int]] = []
-    first, second = start(), start()
+    first, second = start("sink"), start("sink")
     for round_ in range(3):
         part = outputs(2_000, first=round_ * 2_000)
         produce(stack.broker, run, part)
         made += part
         await_rows(connection, run, len(made) // 5)
         first.kill()
-        first, second = second, start()
+        first, second = second, start("sink")
     wait_until_stored(stack.broker, run, [first, second])
     assert_stored(connection, run, made)
 
@@ -434,12 +411,12 @@ def test_an_emptied_database_is_filled_again(
 ) -> None:
     made = outputs(500)
     produce(stack.broker, run, made)
-    process = start()
+    process = start("sink")
     wait_until_stored(stack.broker, run, [process])
     assert process.stop() == 0
     for table in ("ticks", "best_prices", "candles", "gaps", "source_status", "stream_offsets", "stream_topics"):
         connection.execute(f"DELETE FROM {table} WHERE run = %s", [run])
-    process = start()
+    process = start("sink")
     await_rows(connection, run, len(made))
     assert_stored(connection, run, made)
 
@@ -448,14 +425,14 @@ def test_topics_made_anew_are_read_from_their_beginning(
     connection: database.Connection, stack: Stack, run: str, start: Callable[..., Process]
 ) -> None:
     produce(stack.broker, run, outputs(100, first=5_000))
-    process = start()
+    process = start("sink")
     wait_until_stored(stack.broker, run, [process])
     assert process.stop() == 0
     names = [topics.named(topic.name, run) for topic in topics.TOPICS]
     admin.create_topics(stack.broker, run, partitions=PARTITIONS, recreate=names)
     made = outputs(20)
     produce(stack.broker, run, made)
-    process = start()
+    process = start("sink")
     wait_until_stored(stack.broker, run, [process])
     assert stored(connection, "best_prices", run, "max(source_offset), 1") == [(19, 1)]
     assert stored(connection, "ticks", run, "count(*), 1") == [(120, 1)]
@@ -465,7 +442,7 @@ def test_a_topic_that_is_deleted_under_it_ends_it_with_one_line_that_names_it(
     stack: Stack, run: str, start: Callable[..., Process]
 ) -> None:
     produce(stack.broker, run, outputs(20))
-    process = start()
+    process = start("sink")
     wait_until_stored(stack.broker, run, [process])
     name = topics.named(topics.CANDLE.name, run)
     client = admin.connect(stack.broker)
@@ -486,7 +463,7 @@ def test_a_database_that_cannot_be_used_is_one_clear_line(
     stack: Stack, run: str, start: Callable[..., Process], setting: str, says: str
 ) -> None:
     address = setting.format(stack.database.rpartition("@")[2].partition("/")[0])
-    process = start(TICKLOOM_DATABASE=address)
+    process = start("sink", TICKLOOM_DATABASE=address)
     limit = time.monotonic() + 30
     while says not in (log := process.log.read_text()) or (says != "waiting" and process.is_running()):
         assert time.monotonic() < limit, log

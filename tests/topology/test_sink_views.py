@@ -5,7 +5,7 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,7 @@ from schemas.codec import Codec
 from schemas.topics import TICK, named
 from tests.faults.proxy import Proxy
 from tests.market import NOON, quote
-from tests.topology.processes import PARTITIONS, Process
-from topology import admin
+from tests.topology.processes import Process
 
 pytestmark = pytest.mark.integration
 
@@ -60,28 +59,6 @@ def wait_for(sink: Process, what: Callable[[], Any], seconds: float = 60) -> Any
         assert time.monotonic() < limit, sink.tail()
         time.sleep(0.05)  # polling a web view
     return found
-
-
-@pytest.fixture
-def run(stack: Stack, run_name: str) -> str:
-    """A run with its topics."""
-    admin.create_topics(stack.broker, run_name, partitions=PARTITIONS)
-    return run_name
-
-
-@pytest.fixture
-def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    """Starts processes that end with the test."""
-    started: list[Process] = []
-
-    def one(command: str, **settings: str) -> Process:
-        log = tmp_path / f"{len(started)}-{command}.log"
-        started.append(Process(environment | settings, command, log=log))
-        return started[-1]
-
-    yield one
-    for process in started:
-        process.kill()
 
 
 def produce(broker: str, run: str, *values: bytes, partition: int = 0) -> None:

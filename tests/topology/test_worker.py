@@ -14,8 +14,7 @@ from schemas import flags, topics
 from schemas.instrument import load
 from schemas.record import Clock, replace
 from tests.market import Setup, play, random_acts
-from tests.topology.processes import PARTITIONS, Process, expected, last_by_key, produce, read, wait_for_no_lag, written
-from topology.admin import create_topics
+from tests.topology.processes import Process, expected, last_by_key, produce, read, wait_for_no_lag, written
 
 pytestmark = pytest.mark.integration
 
@@ -35,13 +34,6 @@ def market(seed: int, count: int) -> list[object]:
 
 def _renamed(record: Any, name: str) -> Any:
     return replace(record, symbol=name)
-
-
-@pytest.fixture
-def run(stack: Stack, run_name: str) -> str:
-    """A run with its topics."""
-    create_topics(stack.broker, run_name, partitions=PARTITIONS)
-    return run_name
 
 
 @pytest.fixture
