@@ -7,12 +7,13 @@ import asyncio
 import gc
 import logging
 import sys
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
 import faust
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import InvalidSessionTimeoutError
+from aiokafka.errors import InvalidSessionTimeoutError, KafkaConnectionError, NodeNotReadyError
 from faust.types import TP
 
 from schemas import instrument, topics
@@ -178,7 +179,7 @@ def new_producer(kafka: dict[str, Any], transactional_id: str | None) -> AIOKafk
 
     ``kafka``: where it is and how to get in, as `config.aiokafka_options` gives it.
     """
-    return AIOKafkaProducer(
+    producer = AIOKafkaProducer(
         **kafka,
         acks="all",
         enable_idempotence=True,
@@ -189,6 +190,24 @@ def new_producer(kafka: dict[str, Any], transactional_id: str | None) -> AIOKafk
         max_request_size=2 * BATCH_BYTES,
         request_timeout_ms=60_000,
     )
+    producer.client.coordinator_lookup = _asked_again(producer.client.coordinator_lookup)
+    return producer
+
+
+def _asked_again(lookup: Callable[..., Awaitable[int]]) -> Callable[..., Awaitable[int]]:
+    """Look a coordinator up so that a connection that breaks is one more reason to ask again.
+
+    aiokafka 0.14's sender asks again where a node is not ready, and ends for good where the node that it asks goes
+    down in that moment: a worker would end for every few brokers that are restarted.
+    """
+
+    async def asked(*arguments: Any) -> int:
+        try:
+            return await lookup(*arguments)
+        except KafkaConnectionError as error:
+            raise NodeNotReadyError(str(error)) from error
+
+    return asked
 
 
 def run_worker(settings: Settings) -> None:

@@ -1,5 +1,6 @@
 """The worker on real Kafka gives what the driver gives without it: whatever the batches, workers and kills."""
 
+import asyncio
 import random
 import signal
 import time
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
+from aiokafka.protocol.coordination import FindCoordinatorRequest
 
 from deploy.local import Stack
 from schemas import flags, topics
@@ -15,6 +18,7 @@ from schemas.instrument import load
 from schemas.record import Clock, replace
 from tests.market import Setup, play, random_acts
 from tests.topology.processes import Process, expected, last_by_key, produce, read, wait_for_no_lag, written
+from topology.app import new_producer
 
 pytestmark = pytest.mark.integration
 
@@ -135,6 +139,33 @@ def test_partitions_move_between_workers_without_loss(stack: Stack, run: str, wo
     produce(stack.broker, run, records[6_000:])
     wait_for_no_lag(stack.broker, run, workers)
     assert_as_expected(stack.broker, run, exactly=True)
+
+
+def test_a_connection_that_breaks_while_the_coordinator_is_looked_up_ends_no_producer(stack: Stack, run: str) -> None:
+    """As a broker that goes down breaks it: aiokafka's sender would end with the worker (aiokafka issue 1004)."""
+
+    async def transaction() -> int:
+        producer = new_producer({"bootstrap_servers": stack.broker}, f"{run}-1")
+        send, broken = producer.client.send, []
+
+        async def breaking(node: int, request: Any, **options: Any) -> Any:
+            if isinstance(request, FindCoordinatorRequest) and len(broken) < 2:
+                broken.append(request)
+                raise KafkaConnectionError("closed")
+            return await send(node, request, **options)
+
+        producer.client.send = breaking
+        try:
+            await producer.start()
+            async with producer.transaction():
+                await producer.send_and_wait(topics.named(topics.TICK.name, run), b"value", b"key", 0)
+        finally:
+            await producer.stop()
+        return len(broken)
+
+    assert asyncio.run(asyncio.wait_for(transaction(), 60)) == 2
+    [written] = read(stack.broker, topics.named(topics.TICK.name, run))
+    assert written.value() == b"value"
 
 
 def test_what_cannot_be_applied_is_a_dead_letter_and_the_rest_goes_on(stack: Stack, run: str, workers: Workers) -> None:
