@@ -1,6 +1,9 @@
 """`make soak`: a steady feed for long, memory, file handles, lag and latency sampled; flat memory, or exit code 1.
 
-    python -m tests.faults.soak [--minutes 30] [--rate 5000] [--directory D]
+    python -m tests.faults.soak [--minutes 30] [--rate 5000] [--directory D] [--no-replay]
+
+For the last third of the time a replay of all that has come so far runs beside it: live must keep its rate, so its lag
+stays below LAG_S, and what comes out of the replay must be what came out live.
 
 Writes soak.json and soak.svg. Memory is flat when a straight line through the samples of the last two thirds grows by
 less than GROWTH_MB an hour, or by less than GROWTH_SHARE of the memory over the time that was looked at.
@@ -32,6 +35,9 @@ from topology import admin
 SAMPLE_S: Final = 5.0
 GROWTH_MB: Final = 20.0  # an hour
 GROWTH_SHARE: Final = 0.03  # of the memory at the end, over the last two thirds: what a short run can't tell from noise
+LAG_S: Final = 2.0  # of the feed's rate, while a replay runs beside
+REPLAY: Final = "beside"
+REPLAY_LIMIT_S: Final = 1_800.0
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -43,6 +49,7 @@ class Sample(msgspec.Struct, frozen=True):
     lag: dict[str, int]
     p50_ms: float
     p99_ms: float
+    replaying: bool
 
 
 def main() -> int:
@@ -51,13 +58,15 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--rate", type=float, default=5_000.0)
     parser.add_argument("--directory", type=Path, default=Path(".local/soak"))
+    parser.add_argument("--no-replay", action="store_true", help="without the replay beside it")
     parser.add_argument("--delivery", choices=["exactly_once", "at_least_once"], default="exactly_once")
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, interrupt)
     directory = asked.directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
     plan = Plan(7, int(asked.minutes * 60 * asked.rate), asked.rate, asked.delivery, False)
-    samples, errors = soak(plan, directory, asked.minutes * 60)
+    samples, errors = soak(plan, directory, asked.minutes * 60, replaying=not asked.no_replay)
+    errors += kept(samples, asked.rate)
     growth = {name: growing([(each.at_s, each.rss_mb[name]) for each in samples]) for name in samples[-1].rss_mb}
     for name, (an_hour, share) in growth.items():
         if an_hour > GROWTH_MB and share > GROWTH_SHARE:
@@ -75,13 +84,31 @@ def main() -> int:
     for name, (an_hour, _) in growth.items():
         last = samples[-1]
         print(f"{name}: {last.rss_mb[name]:.0f} MB, {an_hour:+.1f} MB an hour, {last.handles[name]} handles")
-    print(f"latency p50 {statistics.median(each.p50_ms for each in samples):.0f} ms; plot in {directory / 'soak.svg'}")
+    for beside in (False, True):
+        if some := [each for each in samples if each.replaying is beside]:
+            print(f"{'beside a replay' if beside else 'live alone'}: {told(some)}")
+    print(f"plot in {directory / 'soak.svg'}")
     for error in errors:
         print(f"FAIL {error}")
     return 1 if errors else 0
 
 
-def soak(plan: Plan, directory: Path, seconds: float) -> tuple[list[Sample], list[str]]:
+def told(samples: Sequence[Sample]) -> str:
+    """Latency and lag of some samples in a line."""
+    p50, p99 = (statistics.median(getattr(each, name) for each in samples) for name in ("p50_ms", "p99_ms"))
+    most = max(each.lag["worker"] for each in samples)
+    return (
+        f"latency p50 {p50:.0f} ms, p99 {p99:.0f} ms (medians of {len(samples)} samples), lag at most {most:,} records"
+    )
+
+
+def kept(samples: Sequence[Sample], rate: float) -> list[str]:
+    """What is wrong where live has fallen behind beside a replay."""
+    most = max((each.lag["worker"] for each in samples if each.replaying), default=0)
+    return [f"beside a replay live fell {most:,} records behind"] if most > LAG_S * rate else []
+
+
+def soak(plan: Plan, directory: Path, seconds: float, *, replaying: bool) -> tuple[list[Sample], list[str]]:
     """Feed for so long and sample; give the samples and what went wrong."""
     instruments = directory / "instruments.yaml"
     feed.write_instruments(instruments)
@@ -93,6 +120,7 @@ def soak(plan: Plan, directory: Path, seconds: float) -> tuple[list[Sample], lis
             world.begin()
             world.feed()
             limit = time.monotonic() + seconds
+            replay = None
             sunk = [named(topic.name, world.run) for topic in admin.SUNK]
             lags = {
                 "worker": log.Lag(broker, admin.app_id(world.run), [named(topics.RAW.name, world.run)], PARTITIONS),
@@ -100,12 +128,16 @@ def soak(plan: Plan, directory: Path, seconds: float) -> tuple[list[Sample], lis
             }
             while time.monotonic() < limit:
                 world.pause(SAMPLE_S)
-                samples.append(look(world, lags))
+                if replaying and replay is None and time.monotonic() > limit - seconds / 3:
+                    replay = tickloom(world, "replay", "--run", REPLAY)
+                samples.append(look(world, lags, replay))
                 if len(samples) % 12 == 0:
                     say(str(samples[-1]))
             for lag in lags.values():
                 lag.close()
             world.settle()
+            if replay is not None:
+                compared(world, replay)
             world.stop()
         finally:
             world.close()
@@ -113,7 +145,23 @@ def soak(plan: Plan, directory: Path, seconds: float) -> tuple[list[Sample], lis
     return samples, errors
 
 
-def look(world: World, lags: dict[str, log.Lag]) -> Sample:
+def tickloom(world: World, *arguments: str) -> Program:
+    """Start a command in the run of the soak."""
+    path = world.directory / "replay.log"
+    return Program("replay", [*world.plan.entry, *arguments], world.environment("replay"), path, world.plan.tree)
+
+
+def compared(world: World, replay: Program) -> None:
+    """Wait for the replay's end; what came out of it is what came out live."""
+    world.until(lambda: replay.code is not None, REPLAY_LIMIT_S, "the replay does not end", replay.tail)
+    compare = tickloom(world, "replay", "compare", REPLAY)
+    world.until(lambda: compare.code is not None, REPLAY_LIMIT_S, "the comparison does not end", compare.tail)
+    if replay.code or compare.code:
+        world.errors.append(f"replay ended with {replay.code}, compare with {compare.code}:\n{compare.tail()}")
+    say(compare.tail())
+
+
+def look(world: World, lags: dict[str, log.Lag], replay: Program | None) -> Sample:
     """One sample."""
     programs: dict[str, Program] = {"worker": world.workers[0], "sink": world.sinks[0]}
     processes = {name: psutil.Process(program.pid) for name, program in programs.items()}
@@ -125,6 +173,7 @@ def look(world: World, lags: dict[str, log.Lag]) -> Sample:
         lag={name: sum((lag.behind() or {}).values()) for name, lag in lags.items()},
         p50_ms=round(1000 * statistics.median(latencies), 1),
         p99_ms=round(1000 * latencies[int(0.99 * (len(latencies) - 1))], 1),
+        replaying=replay is not None and replay.code is None,
     )
 
 

@@ -23,7 +23,7 @@ from tests.faults.programs import ROOT
 from tests.faults.proxy import Proxy
 from tests.faults.scenarios import SCENARIOS, Scenario
 from tests.faults.servers import Servers
-from tests.faults.soak import Sample, growing, plot
+from tests.faults.soak import Sample, growing, kept, plot
 from tests.faults.world import Plan
 from topology.task import Task
 
@@ -192,13 +192,19 @@ def test_memory_that_grows_is_told_from_memory_that_is_noisy() -> None:
 
 
 def test_the_plot_has_a_line_for_everything() -> None:
-    samples = [
-        Sample(
-            n * 5.0, {"worker": 100.0 + n, "sink": 90.0}, {"worker": 30, "sink": 20}, {"worker": 0, "sink": n}, 5, 50
-        )
-        for n in range(20)
-    ]
-    assert plot(samples).count("<polyline") == 8
+    assert plot([sample(n) for n in range(20)]).count("<polyline") == 8
+
+
+def test_live_that_falls_behind_beside_a_replay_is_told_from_live_that_was_behind_before() -> None:
+    behind = [sample(n, lag=20_000 if n == 5 else 400) for n in range(10)]
+    assert kept(behind, 5_000) == []
+    [error] = kept([*behind, sample(10, lag=10_001, replaying=True)], 5_000)
+    assert "10,001" in error
+
+
+def sample(n: int, *, lag: int = 0, replaying: bool = False) -> Sample:
+    memory = {"worker": 100.0 + n, "sink": 90.0}
+    return Sample(n * 5.0, memory, {"worker": 30, "sink": 20}, {"worker": lag, "sink": n}, 5, 50, replaying)
 
 
 # The negative controls.
