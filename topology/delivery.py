@@ -22,7 +22,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.codec import snappy_encode
-from aiokafka.errors import OperationNotAttempted, ProducerFenced, UnknownTopicOrPartitionError
+from aiokafka.errors import IllegalOperation, OperationNotAttempted, ProducerFenced, UnknownTopicOrPartitionError
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import RecordMetadata, TopicPartition
@@ -206,7 +206,10 @@ class Lane(Generic[ProcessorT]):
         if self._transactional and not self._open:
             await self._begin()
         send, number = self._producer.send_batch, self.task.number
-        futures = [await send(batch, topic, partition=number) for topic, batch in batches]
+        try:
+            futures = [await send(batch, topic, partition=number) for topic, batch in batches]
+        except IllegalOperation as error:  # the sender has ended the transaction meanwhile, and knows why
+            raise self._producer._txn_manager.wait_for_transaction_end().exception() or error from None
         delivered: list[RecordMetadata] = await asyncio.gather(*futures)
         return int(delivered[-1].offset + batches[-1][1].record_count() - 1)
 

@@ -383,7 +383,8 @@ class Consumer(driver.Consumer):
         while not self.should_stop:
             await self.sleep(GROUP_LOOK_S)
             client = self._thread._consumer
-            error = client._coordinator._pending_exception if client is not None else None
+            coordinator = client._coordinator if client is not None else None  # none before it has connected
+            error = coordinator._pending_exception if coordinator is not None else None
             if error is not None:
                 await self.crash(error)
 

@@ -103,6 +103,14 @@ class Cluster:
                 start_new_session=True,
             )
 
+    def mend(self) -> None:
+        """Undo what a scenario that failed has left behind."""
+        for node in NODES:
+            self.proxy.delay(self.port(node), 0.0)
+            if self._programs[node].poll() is not None:
+                self.start(node)
+        self.wait_until_whole()
+
     def kill(self, node: int) -> None:
         """SIGKILL."""
         self._programs[node].kill()

@@ -49,6 +49,7 @@ class Servers:
         if self._cluster is None:
             shutil.rmtree(self._directory / "cluster", ignore_errors=True)
             self._cluster = Cluster(self._directory / "cluster", self._say)
+        self._cluster.mend()
         return self._cluster
 
     def _end_cluster(self) -> None:
