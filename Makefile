@@ -1,4 +1,4 @@
-# Needs only Python 3.11+, make and git: the rest is made on demand in .venv and .local.
+# Needs only Python 3.11+, make and git: the rest is made on demand in .venv and .local, and Kafka's jars in ~/.cache/tickloom.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/compiled

@@ -66,14 +66,6 @@ def keep(client: AdminClient, topic: str) -> None:
         future.result()
 
 
-def delete(client: AdminClient, prefix: str) -> None:
-    """Remove all topics whose names begin so."""
-    names = [name for name in client.list_topics(timeout=10).topics if name.startswith(prefix)]
-    if names:
-        for future in client.delete_topics(names, operation_timeout=30).values():
-            future.result()
-
-
 def forget(client: AdminClient, group: str) -> None:
     """Remove a group with its offsets, once Kafka has seen its members leave."""
     limit = time.monotonic() + STALL_S

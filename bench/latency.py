@@ -105,7 +105,7 @@ def _drive(rig: Rig, run: str, topic: str, rate: int, warm: float, measured: flo
         time.sleep(0.005)
     begun = time.time_ns()
     load = [pid for pid in (feeder.pid, listener.pid) if pid]
-    used: dict[str, list[int]] = {"worker": pids, "kafka": [rig.kafka_pid] if rig.kafka_pid else [], "load": load}
+    used: dict[str, list[int]] = {"worker": pids, "kafka": [rig.kafka_pid], "load": load}
     rig.wait(f"{name}, warming up", warm)
     before = {what: sum(map(machine.cpu_seconds, own)) for what, own in used.items()}
     rig.wait(f"{name}, measuring", measured - 0.5)

@@ -28,16 +28,11 @@ class Rig:
         self.console = console
         stack = local.start(directory, postgres=False, say=self.say)
         self.broker = stack.broker
-        self.kafka_pid = stack.kafka_pid  # None: the user's own, whose CPU time is not known
+        self.kafka_pid = stack.kafka_pid or 0
         self.client: AdminClient = admin.connect(self.broker)
-        self._runs: list[str] = []
 
     def close(self) -> None:
-        """Remove what was made: everything, or from a Kafka that is the user's own its topics and groups."""
-        if self.kafka_pid is None:
-            kafka.delete(self.client, PEER)
-            for run in self._runs:
-                admin.delete_run(self.broker, run)
+        """End Kafka and remove all that was made."""
         local.clean(self.directory)
 
     def say(self, line: str) -> None:
@@ -55,7 +50,6 @@ class Rig:
     def make(self, run: str) -> None:
         """Make the topics of a run."""
         admin.create_topics(self.broker, run, replication=1)
-        self._runs.append(run)
 
     def fill(self, run: str, of: Market) -> Settings:
         """Make the topics of a run and load a market into it."""
@@ -70,11 +64,11 @@ class Rig:
         return kafka.await_commit(self.client, self.broker, admin.app_id(run), raw, worker, tell)
 
     def kafka_cpu_seconds(self) -> float:
-        """CPU time that Kafka has used; 0 where it is not ours."""
-        return machine.cpu_seconds(self.kafka_pid) if self.kafka_pid else 0.0
+        """CPU time that Kafka has used."""
+        return machine.cpu_seconds(self.kafka_pid)
 
     def stored_bytes(self, topic: str) -> int:
-        """The size of a topic's logs as they lie on Kafka's disk, compressed; 0 where it is not ours."""
+        """The size of a topic's logs as they lie on Kafka's disk, compressed."""
         folders = (self.directory / "kafka" / "data").glob(f"{topic}-*")
         own = [each for each in folders if each.name.removeprefix(f"{topic}-").isdigit()]
         return sum(path.stat().st_size for folder in own for path in folder.glob("*.log"))

@@ -60,8 +60,6 @@ OUTAGES = {
     "quiet": (7 * SECOND, SECOND),
 }
 HOST_PAUSE_NS = 3 * SECOND  # after a quote whose receive time is wrong: it counts as of Kafka's append time
-TTL_NS = 5 * SECOND  # Rules.ttl_ns; the brokers tick too fast for the ttl that follows their pace to be longer
-CLOCK_LIMIT_NS = 2 * SECOND  # a time further ahead than this is clamped
 
 
 class Label(enum.StrEnum):

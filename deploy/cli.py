@@ -51,9 +51,9 @@ def local_status() -> None:
         ("PostgreSQL", settings.database, found and found.database, found and found.postgres_pid),
     ):
         place = config.without_password(named or address or "")
-        owner = "yours, not looked after here" if place and not pid else f"process {pid}"
+        owner = "yours, not looked after here" if named else f"process {pid}"
         click.echo(f"{what:<11} {place + '  (' + owner + ')' if place else 'not running: `make up`'}")
-    if not found:
+    if not (found or settings.broker or settings.database):
         sys.exit(1)
 
 
@@ -66,6 +66,6 @@ def local_clean(yes: bool) -> None:
 
     settings = config.load()
     if not yes:
-        click.confirm(f"Remove all data in {settings.state}?", abort=True)
+        click.confirm(f"Remove the data of Kafka and PostgreSQL in {settings.state}?", abort=True)
     stack.clean(settings.state)
-    click.echo(f"no data left in {settings.state}")
+    click.echo(f"removed the data of Kafka and PostgreSQL in {settings.state}")

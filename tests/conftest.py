@@ -11,6 +11,10 @@ from hypothesis import HealthCheck, settings
 from deploy import local
 from deploy.local import Stack
 
+# Whatever is exported for a cluster of one's own: tests make and remove topics and tables, in their own servers.
+for name in [name for name in os.environ if name.startswith("TICKLOOM_") and name != "TICKLOOM_PURE"]:
+    del os.environ[name]
+
 RECORDED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 # How long an example takes says something about the machine, nothing about us.

@@ -1,6 +1,6 @@
 """The topics and consumer groups of a run: make them, check them, measure their lag, remove them.
 
-The system relies on three things (design §4): all topics of a run have the same number of partitions, as
+The system relies on three things: all topics of a run have the same number of partitions, as
 every output goes to the partition number of its input; compacted topics are compacted and nothing else, as
 they hold state; and market.raw carries the broker's append time, which bounds what a source's clock claims.
 """

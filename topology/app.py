@@ -24,6 +24,7 @@ from topology.agents import Tasks
 from topology.config import Settings
 from topology.delivery import COMMIT_SECONDS, end
 from topology.disk import new_states
+from topology.explain import explain, known_errors
 from topology.loop import new_loop
 from topology.membership import Membership
 from topology.table import StateTable
@@ -211,7 +212,10 @@ def _asked_again(lookup: Callable[..., Awaitable[int]]) -> Callable[..., Awaitab
 
 
 def run_worker(settings: Settings) -> None:
-    """Run a worker until SIGTERM or Ctrl-C. Raises ConfigError where the cluster is not fit for it."""
+    """Run a worker until SIGTERM or Ctrl-C.
+
+    Raises ConfigError where the cluster is not fit for it, BrokerError where none answers.
+    """
     wrong = admin.check_topics(settings.kafka, settings.run)
     if wrong:
         raise ConfigError("; ".join(wrong))
@@ -232,6 +236,6 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(name)
     try:
         globals()["app"] = build(config.located(config.load(), database=False))
-    except ConfigError as error:
-        sys.exit(f"tickloom: {error}")
+    except tuple(known_errors()) as error:
+        sys.exit(f"tickloom: {explain(error)}")
     return globals()["app"]

@@ -144,7 +144,7 @@ def sink() -> None:
     "--format", type=click.Choice(["lean", "histdata", "truefx", "dukascopy", "csv"]), help="[default: found out]"
 )
 @click.option("--timezone", default="", help="Of the times in the files. [default: the format's]")
-@click.option("--decimals", type=click.IntRange(0, 12), help="Of prices in .bi5. [default: the instrument's]")
+@click.option("--decimals", type=click.IntRange(0, 12), help="Of prices in .bi5. [default: Dukascopy's own]")
 @click.option("--hour", default="", metavar="2012-12-03T07", help="Of a .bi5 whose path does not say it.")
 @click.option("--run", default="", help="Its name. [default: TICKLOOM_RUN, or one made of the paths]")
 def import_(

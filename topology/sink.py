@@ -30,6 +30,7 @@ from topology import admin, config
 from topology.admin import SUNK
 from topology.config import Settings
 from topology.dead_letters import letter
+from topology.explain import explain, known_errors
 from topology.loop import new_loop
 from topology.storage import database
 from topology.storage.database import DatabaseAway
@@ -379,7 +380,7 @@ def _end(error: Exception) -> None:
 def prepare(settings: Settings) -> dict[str, str]:
     """Check the topics, bring the schema up to date, find where to go on; waits for a database that is away.
 
-    Raises ConfigError where the cluster or the database are not fit.
+    Raises ConfigError where the cluster or the database are not fit, BrokerError where no Kafka answers.
     """
     wrong = admin.check_topics(settings.kafka, settings.run)
     if wrong:
@@ -392,7 +393,7 @@ def prepare(settings: Settings) -> dict[str, str]:
 
 
 def run_sink(settings: Settings) -> None:
-    """Run a sink until SIGTERM or Ctrl-C. Raises ConfigError where the cluster or the database are not fit."""
+    """Run a sink until SIGTERM or Ctrl-C. Raises what `prepare` does."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     app = build(settings, prepare(settings))
     gc.freeze()  # what is imported stays
@@ -407,6 +408,6 @@ def __getattr__(name: str) -> Any:
     try:
         settings = config.located(config.load())
         globals()["app"] = build(settings, prepare(settings))
-    except ConfigError as error:
-        sys.exit(f"tickloom: {error}")
+    except tuple(known_errors()) as error:
+        sys.exit(f"tickloom: {explain(error)}")
     return globals()["app"]

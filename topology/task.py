@@ -28,7 +28,6 @@ ERROR_LENGTH: Final = 2_000  # of a traceback in a header
 _OFFSET: Final = struct.Struct(">q")
 _ONE_HEADER: Final = encode_headers([(topics.OFFSET_HEADER, b"")])[:-1]  # but for its value
 _NUMBER_OF: Final[dict[type, int]] = {kind: topics.TOPICS.index(topic) for kind, topic in topics.OUTPUT_OF.items()}
-_SYMBOL_KEY: Final = (topics.TOPICS.index(topics.TICK), topics.TOPICS.index(topics.BEST))
 _DEAD_LETTER: Final = topics.TOPICS.index(topics.DEAD_LETTER)
 
 

@@ -78,7 +78,7 @@ class Place:
         worker = ["env", "-C", str(ROOT), f"PYTHONPATH={ROOT}", sys.executable, "-m", "bench.peers.app"]
         self._environment = os.environ | {
             "PEER_BROKER": rig.broker,
-            "PEER_BROKER_PID": str(rig.kafka_pid or ""),
+            "PEER_BROKER_PID": str(rig.kafka_pid),
             "PEER_DIR": str(data),
             "TICKLOOM": shlex.join(worker),
         }

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from connectors.archive.number import MS, Mantissas, Minutes, Zone
 from schemas.record import Quote
 
-TIMEZONE = "UTC"
 LINE = re.compile(r"[A-Z]{3}/[A-Z]{3},\d{8} \d\d:", re.ASCII)
 
 

@@ -24,12 +24,6 @@ pytestmark = pytest.mark.integration
 REPOSITORY = Path(__file__).parents[2]
 
 
-@pytest.fixture(autouse=True)
-def _no_servers_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TICKLOOM_BROKER", raising=False)
-    monkeypatch.delenv("TICKLOOM_DATABASE", raising=False)
-
-
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path = tmp_path_factory.mktemp("stack")
@@ -144,6 +138,15 @@ def test_a_killed_kafka_is_seen_and_repaired_with_its_records(stack: local.Stack
     assert consume(repaired.broker, "kept") == b"before the crash"
 
 
+def await_statement(database: str, like: str) -> None:
+    limit = time.monotonic() + 10
+    busy = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE %s AND pid <> pg_backend_pid()"
+    with psycopg.connect(database, autocommit=True) as connection:
+        while connection.execute(busy, [like]).fetchone() != (1,):
+            assert time.monotonic() < limit
+            time.sleep(0.02)
+
+
 def test_a_killed_postgres_is_repaired_with_its_rows_though_a_statement_was_under_way(
     stack: local.Stack,
 ) -> None:
@@ -151,7 +154,7 @@ def test_a_killed_postgres_is_repaired_with_its_rows_though_a_statement_was_unde
         connection.execute("CREATE TABLE kept AS SELECT 7 AS row")
     with psycopg.connect(stack.database) as connection, ThreadPoolExecutor(1) as pool:
         long = pool.submit(connection.execute, "SELECT count(*) FROM generate_series(1, 1000000000)")
-        time.sleep(0.3)
+        await_statement(stack.database, "%generate_series%")
         kill(stack.postgres_pid)
         repaired = local.start(stack.directory)
         assert isinstance(long.exception(), psycopg.OperationalError)
@@ -200,36 +203,6 @@ def test_a_pid_that_now_belongs_to_another_process_is_neither_reported_nor_kille
         local.clean(tmp_path)
         assert foreign.poll() is None
         foreign.kill()
-
-
-def test_servers_of_the_user_are_returned_and_nothing_is_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TICKLOOM_BROKER", "kafka.example:9092")
-    monkeypatch.setenv("TICKLOOM_DATABASE", "postgresql://me@db.example/ticks")
-    expected = local.Stack("kafka.example:9092", "postgresql://me@db.example/ticks", None, None, tmp_path)
-    assert local.start(tmp_path) == expected
-    assert local.status(tmp_path) == expected
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_only_the_half_that_the_user_does_not_have_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TICKLOOM_BROKER", "kafka.example:9092")
-    try:
-        stack = local.start(tmp_path)
-        assert (stack.broker, stack.kafka_pid) == ("kafka.example:9092", None)
-        with psycopg.connect(stack.database) as connection:
-            assert connection.execute("SELECT 1").fetchone() == (1,)
-    finally:
-        local.clean(tmp_path)
-
-
-def test_the_state_directory_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TICKLOOM_BROKER", "kafka.example:9092")
-    monkeypatch.setenv("TICKLOOM_STATE", str(tmp_path / "state"))
-    stack = local.status()
-    assert stack is not None
-    assert stack.directory == tmp_path / "state"
 
 
 def test_a_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """What holds of the topology whatever the market does: laws, each on markets that hypothesis makes up.
 
-TICKLOOM_EXAMPLES=20 makes these tests try twenty times as much.
+EXAMPLES=20 makes these tests try twenty times as much.
 """
 
 import os
@@ -22,7 +22,7 @@ from tests.reference.compare import OUTPUTS, Outputs, outputs_of, product, symbo
 from topology.driver import TopologyDriver
 from topology.task import Task
 
-MORE = int(os.environ.get("TICKLOOM_EXAMPLES", "1"))
+MORE = int(os.environ.get("EXAMPLES", "1"))
 ACTS = st.lists(market.ACT, min_size=1, max_size=60)
 
 

@@ -1,6 +1,6 @@
 """The product and the oracle (tests/reference) give the same records, in the same order, on any market.
 
-TICKLOOM_EXAMPLES=20 makes these tests try twenty times as much.
+EXAMPLES=20 makes these tests try twenty times as much.
 """
 
 import os
@@ -17,7 +17,7 @@ from tests.reference import calendar as obvious
 from tests.reference.compare import disagreement
 from topology.stages import calendar
 
-MORE = int(os.environ.get("TICKLOOM_EXAMPLES", "1"))
+MORE = int(os.environ.get("EXAMPLES", "1"))
 MANY = settings(max_examples=150 * MORE, deadline=None, derandomize=MORE == 1)
 
 

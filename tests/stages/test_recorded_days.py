@@ -1,6 +1,6 @@
 """Recorded ticks of two brokers, 2014-05-01 to 05-05: the product, the oracle, and the brokers' own minute bars.
 
-TICKLOOM_EXAMPLES=2 compares whole days (minutes of time); otherwise the hours that matter.
+EXAMPLES=2 compares whole days (minutes of time); otherwise the hours that matter.
 """
 
 import os
@@ -23,7 +23,7 @@ from tests.reference.compare import disagreement
 from topology.driver import TopologyDriver
 
 DATA = Path("/work/shared/data/lean/forex")
-WHOLE = int(os.environ.get("TICKLOOM_EXAMPLES", "1")) > 1
+WHOLE = int(os.environ.get("EXAMPLES", "1")) > 1
 #: FXCM's files are in UTC-5 all the year round, OANDA's in UTC.
 BEHIND = {"fxcm": 5 * HOUR, "oanda": 0}
 CALENDARS = {"fxcm": "fx", "oanda": "fx-oanda"}

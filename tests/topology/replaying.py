@@ -29,7 +29,7 @@ class Base:
         self.run = run
         self.directory = directory
         self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("TICKLOOM_")},
+            **os.environ,
             "TICKLOOM_BROKER": stack.broker,
             "TICKLOOM_DATABASE": stack.database,
             "TICKLOOM_RUN": run,

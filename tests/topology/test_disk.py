@@ -17,7 +17,7 @@ from schemas import topics
 from schemas.instrument import ConfigError, load
 from schemas.record import Clock, replace
 from tests.market import Setup, play, random_acts
-from tests.topology.processes import ROOT, Process, expected, produce, read, wait_for_no_lag
+from tests.topology.processes import Process, expected, produce, read, wait_for_no_lag
 from topology import admin, config, disk
 from topology.disk import DiskStates
 from topology.table import States
@@ -129,9 +129,6 @@ def test_the_store_is_a_setting() -> None:
 
 # A real worker.
 
-WIRED = pytest.mark.skipif(
-    "new_states" not in (ROOT / "topology" / "app.py").read_text(), reason="topology/app.py does not use it yet"
-)
 SYMBOLS = ("EURUSD", "GBPUSD", "USDJPY", "XAUUSD", "BTCUSDT")
 
 
@@ -160,7 +157,6 @@ def assert_as_expected(broker: str, run: str) -> None:
 
 
 @pytest.mark.integration
-@WIRED
 def test_a_killed_worker_goes_on_from_its_files(
     stack: Stack, run: str, start: Callable[..., Process], environment: dict[str, str]
 ) -> None:

@@ -213,10 +213,9 @@ def test_what_was_not_running_is_started_and_stopped_again(tmp_path):
     rows = [f"2014-05-01T12:00:{n:02}.5,1.3800{n % 10},1.3801{n % 10}" for n in range(60)]
     (tmp_path / "ticks.csv").write_text("timestamp,bid,ask\n" + "\n".join(rows))
     state = tmp_path / "state"
-    keep = {name: value for name, value in os.environ.items() if not name.startswith("TICKLOOM_")}
     try:
         code, output = imported(
-            {**keep, "TICKLOOM_STATE": str(state)}, tmp_path, "--source", "mine", "--symbol", "EURUSD"
+            {**os.environ, "TICKLOOM_STATE": str(state)}, tmp_path, "--source", "mine", "--symbol", "EURUSD"
         )
         left = local.status(state)
     finally:

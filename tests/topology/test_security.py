@@ -23,7 +23,7 @@ from schemas.instrument import ConfigError
 from schemas.record import Quote
 from schemas.topics import TICK, named
 from tests.market import NOON, quote
-from tests.topology.processes import PARTITIONS, ROOT, Process, lag, produce, read, wait_for_no_lag
+from tests.topology.processes import PARTITIONS, Process, lag, produce, read, wait_for_no_lag
 from topology import admin, config
 from topology.config import Settings
 from topology.storage import database
@@ -170,14 +170,7 @@ def ended(process: Process, seconds: float = 60) -> str:
     return process.log.read_text()
 
 
-WIRED = pytest.mark.skipif(
-    "faust_credentials" not in (ROOT / "topology" / "app.py").read_text(),
-    reason="topology/app.py does not hand the credentials to Faust yet",
-)
-
-
 @pytest.mark.integration
-@WIRED
 @pytest.mark.parametrize("how", WAYS)
 def test_a_worker_works_on_a_guarded_cluster(
     kafka: Guarded, run: str, environment: dict[str, str], start: Callable[..., Process], how: str
@@ -224,7 +217,7 @@ def test_topics_and_a_sink_work_on_a_guarded_cluster(
 @pytest.mark.integration
 @pytest.mark.parametrize(
     "command",
-    [("topics", "check"), pytest.param(("worker",), marks=WIRED), ("sink",), ("dead-letter", "list")],
+    [("topics", "check"), ("worker",), ("sink",), ("dead-letter", "list")],
     ids=" ".join,
 )
 def test_a_wrong_password_is_one_clear_line(

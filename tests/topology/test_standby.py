@@ -15,13 +15,13 @@ import pytest
 from deploy.local import Stack
 from schemas import topics
 from tests.topology.processes import PARTITIONS, Process, produce, read, wait_for_no_lag
-from tests.topology.test_worker import Workers, assert_as_expected, market, run, workers
+from tests.topology.test_worker import Workers, assert_as_expected, market, workers
 from topology import admin, status
 from topology.membership import Membership
 
 pytestmark = pytest.mark.integration
 
-__all__ = ["run", "workers"]  # fixtures
+__all__ = ["workers"]  # a fixture
 
 PORTS: dict[int, int] = {}  # of the web views, by process
 

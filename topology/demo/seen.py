@@ -117,10 +117,6 @@ class Seen:
         """Count the refused ticks with these reasons; without any: all."""
         return sum(n for (reason, _, _), n in self.refused.items() if not reasons or reason in reasons)
 
-    def total_flagged(self, bit: int) -> int:
-        """Count the accepted ticks that carry a flag."""
-        return sum(n for (name, _, _), n in self.flagged.items() if name == flags.NAMES[bit])
-
     def open_gaps(self) -> list[Gap]:
         """The gaps that are not closed, the oldest first."""
         return sorted((gap for gap in self.gaps.values() if gap.status == "open"), key=lambda gap: gap.start)

@@ -34,7 +34,6 @@ class Account(msgspec.Struct):
 
     sources: Mapping[Pair, Counts | Status]
     candles: Counter[Pair]  # minutes, of the source ``best`` too
-    revised: int = 0  # minutes that a late tick corrected
 
     def missing(self, written: Mapping[Pair, int]) -> int:
         """How many of the written ticks are not accounted for; less than 0: too many are."""
@@ -60,7 +59,6 @@ def account(cluster: Cluster, run: str, codec: Codec) -> Account:
     return Account(
         {(each.symbol, each.source): each for each in statuses if isinstance(each, Status)},
         Counter((each.symbol, each.source) for each in candles if isinstance(each, Candle) and each.revision >= 0),
-        sum(isinstance(each, Candle) and each.revision > 0 for each in candles),
     )
 
 

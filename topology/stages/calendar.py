@@ -14,8 +14,8 @@ NEW_YORK: Final = ZoneInfo("America/New_York")
 SECOND: Final = 1_000_000_000
 NEVER: Final = 2**62
 
-#: name: (open time, close time) of each weekday, Monday first; None: closed. A span runs to the next day
-#: where close <= open: the trading day of Monday begins on Sunday at 17:00.
+#: The open and close of every trading day, Monday to Friday. It begins the day before where close <= open: Monday's on
+#: Sunday at 17:00.
 _FX: Final = (time(17), time(17))
 _OANDA: Final = (time(17, 3), time(16, 58))
 _METALS: Final = (time(18), time(17))

@@ -29,7 +29,6 @@ ENOUGH: Final = 5  # below this many nothing is judged
 CONFIRM: Final = 4  # the first held and three that agree
 RESEED_NS: Final = 600_000_000_000
 
-ACCEPT: Final = 0
 HOLD: Final = 1
 RETURNED: Final = 2  # the held ones were spikes; accept this one
 CONFIRMED: Final = 3  # accept the held ones and this one

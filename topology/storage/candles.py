@@ -12,7 +12,6 @@ from decimal import Decimal
 from typing import Any, Final, LiteralString
 
 import msgspec
-import psycopg
 from psycopg.rows import dict_row
 
 from schemas import flags
@@ -64,24 +63,21 @@ def reading(settings: Settings, query: Query) -> Iterator[Iterator[Row]]:
 
 def _check(connection: database.Connection, settings: Settings, query: Query) -> None:
     run = f"run {settings.run}" if settings.run else "the live run"
-    try:
-        known = _names(connection, "SELECT DISTINCT symbol FROM instruments WHERE run = %s", settings.run)
-        if query.symbol not in known:
-            close = difflib.get_close_matches(query.symbol.upper(), known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known) or 'none yet'}"
-            raise ConfigError(f"no symbol {query.symbol} in {run}: {hint}")
-        sources = _names(
-            connection,
-            "SELECT source FROM source_status WHERE run = %s AND symbol = %s",
-            settings.run,
-            query.symbol,
+    known = _names(connection, "SELECT DISTINCT symbol FROM instruments WHERE run = %s", settings.run)
+    if query.symbol not in known:
+        close = difflib.get_close_matches(query.symbol.upper(), known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known) or 'none yet'}"
+        raise ConfigError(f"no symbol {query.symbol} in {run}: {hint}")
+    sources = _names(
+        connection,
+        "SELECT source FROM source_status WHERE run = %s AND symbol = %s",
+        settings.run,
+        query.symbol,
+    )
+    if query.source not in ["best", *sources]:
+        raise ConfigError(
+            f"no source {query.source} for {query.symbol} in {run}: there are {', '.join(['best', *sources])}"
         )
-        if query.source not in ["best", *sources]:
-            raise ConfigError(
-                f"no source {query.source} for {query.symbol} in {run}: there are {', '.join(['best', *sources])}"
-            )
-    except psycopg.errors.UndefinedTable as error:
-        raise ConfigError("the database has no tables yet: `tickloom sink` makes and fills them") from error
 
 
 def _names(connection: database.Connection, text: LiteralString, *values: str) -> list[str]:

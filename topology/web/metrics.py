@@ -124,13 +124,14 @@ def _symbols(lanes: Lanes) -> Iterator[Metric]:
 
 def _sources(lanes: Lanes) -> Iterator[Metric]:
     arrived, accepted, rejected, held = Counter[Labels](), Counter[Labels](), Counter[Labels](), Counter[Labels]()
-    statuses, gaps, opened = Counter[Labels](), Counter[Labels](), Counter[Labels]()
+    statuses, gaps, opened, unused = Counter[Labels](), Counter[Labels](), Counter[Labels](), Counter[Labels]()
     for number, feed in _feeds(lanes):
         key = number, feed.name
         arrived[key] += feed.arrived
         accepted[key] += feed.accepted
         held[key] += len(feed.spike.held)
         opened[key] += feed.life.opened
+        unused[key] += feed.unused
         gaps[key] += bool(feed.life.gap_cause)
         statuses[(feed.name, liveness.NAMES[feed.life.status])] += 1
         for reason, count in feed.rejected.items():
@@ -145,6 +146,7 @@ def _sources(lanes: Lanes) -> Iterator[Metric]:
     yield gauge("ticks_held", "Suspected spikes, neither accepted nor rejected yet.", by, held)
     yield counter("gaps_opened", "Gaps found.", by, opened)
     yield gauge("gaps_open", "Gaps that are open now.", by, gaps)
+    yield counter("candles_unused", "Fetched candles that were dropped: ours are as good.", by, unused)
     yield gauge("sources", "Sources of symbols by their status.", ("source", "status"), statuses)
 
 
