@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from schemas.record import Record
+from schemas.record import Candle, Record
 from tests.market import MINUTE, NOON, SECOND, instrument, link, quote
 from topology.stages.partition import Partition
 from topology.web import metrics
@@ -39,10 +39,12 @@ def test_the_metrics_count_what_the_state_counts_by_partition_source_and_reason(
     partition = Partition(4, {"EURUSD": instrument(), "GBPUSD": instrument("GBPUSD")})
     records = [*steady("a"), *steady("a", 1), quote(109_900, 109_910, NOON + 10 * SECOND), *steady("b", 1)]
     records += [quote(symbol="GBPUSD"), link("disconnected", NOON + 11 * SECOND, symbol="GBPUSD")]
+    records += [Candle("EURUSD", "b", NOON, 0, ticks=1)]  # of a minute that is whole already
     for offset, record in enumerate(records):
         partition.apply(record, offset, NOON + MINUTE)
     values = scraped({4: lane_of(partition)})
     assert values["tickloom_ticks_arrived_total", "4", "a"] == 13
+    assert values["tickloom_candles_unused_total", "4", "b"] == 1
     assert values["tickloom_ticks_accepted_total", "4", "a"] == 11
     assert values["tickloom_ticks_held", "4", "a"] == 1
     assert values["tickloom_ticks_rejected_total", "4", "DUPLICATE", "a"] == 1
