@@ -63,6 +63,7 @@ UNKNOWN_SYMBOL: Final = "UNKNOWN_SYMBOL"
 KEY_MISMATCH: Final = "KEY_MISMATCH"
 UNEXPECTED_RECORD: Final = "UNEXPECTED_RECORD"
 TOO_MANY_SOURCES: Final = "TOO_MANY_SOURCES"
+OVERSIZED: Final = "OVERSIZED"
 FAILED: Final = "FAILED"  # a stage raised: a defect of ours
 BAD_ROW: Final = "BAD_ROW"  # a line of an imported file that is not a tick
 UNSTORABLE: Final = "UNSTORABLE"  # the database refuses the row
@@ -74,6 +75,7 @@ DEAD_LETTER_REASONS: Final[dict[str, str]] = {
     KEY_MISMATCH: "the key is not the symbol in the value",
     UNEXPECTED_RECORD: "a record of a kind that does not belong in market.raw",
     TOO_MANY_SOURCES: "more sources than a symbol's state may hold",
+    OVERSIZED: "more than 64 KB, or an id or a source of more than 256 characters",
     FAILED: "a stage raised an exception: please report it",
     BAD_ROW: "a row of an imported file that is not a tick",
     UNSTORABLE: "the database refuses the row",

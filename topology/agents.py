@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final, Generic
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import TransactionalIdAuthorizationFailed
+from aiokafka.errors import KafkaConnectionError, TransactionalIdAuthorizationFailed
 from faust.types import TP
 
 from schemas import topics
@@ -24,6 +24,7 @@ from topology.watch import Watch
 
 WAITING: Final = 40_000  # outputs of all lanes not yet handed to a producer, above which nothing more is taken up
 TRANSACTIONS_S: Final = 30.0  # for a new Kafka to make its topic of transactions
+AGAIN_S: Final = 0.5  # between two tries to reach a broker
 STOP_S: Final = 5.0  # for a producer to let go
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class Tasks(Generic[ProcessorT]):
             return
         for number in numbers:
             self._producers[number] = self._new_producer(f"{self._app.conf.id}-{number}")
-        starts = asyncio.gather(*(self._producers[number].start() for number in numbers))
+        starts = asyncio.gather(*(_connect(self._producers[number]) for number in numbers))
         self._fencing = asyncio.ensure_future(asyncio.wait_for(starts, TRANSACTIONS_S))
         try:
             await self._fencing
@@ -87,14 +88,17 @@ class Tasks(Generic[ProcessorT]):
                 raise
         except TimeoutError:
             end(
-                f"Kafka gave no coordinator of transactions within {TRANSACTIONS_S:.0f} s: it may have fewer brokers "
-                "than its transaction.state.log.replication.factor; TICKLOOM_DELIVERY=at_least_once needs none"
+                f"Kafka gave no coordinator of transactions within {TRANSACTIONS_S:.0f} s: none of the brokers named "
+                "answers, or there are fewer than its transaction.state.log.replication.factor (TICKLOOM_DELIVERY="
+                "at_least_once needs none)"
             )
         except TransactionalIdAuthorizationFailed:
             end(
                 f"no right to write transactions: allow transactional ids that begin with {self._app.conf.id}- "
                 "(kafka-acls --transactional-id), or set TICKLOOM_DELIVERY=at_least_once"
             )
+        except Exception as error:  # noqa: BLE001  aiokafka would log it, and the worker stand there without partitions
+            end(f"the partitions can't be taken over: {error!r}")
 
     async def process(self, event: Any, records: list[Any]) -> None:
         """Apply one run of records to the task of its partition; returns as soon as more may come."""
@@ -172,7 +176,8 @@ class Tasks(Generic[ProcessorT]):
         value = codec.encode(Clock(time.time_ns()))
         for tp in self._app.consumer.assignment():
             if tp.topic == self.raw:
-                await self._plain.send(self.raw, value, key=topics.CLOCK_KEY, partition=tp.partition)
+                sent = await self._plain.send(self.raw, value, key=topics.CLOCK_KEY, partition=tp.partition)
+                sent.add_done_callback(_end_if_lost)
 
     async def stop(self) -> None:
         """End: nothing is committed here, the partitions have been given up already."""
@@ -182,6 +187,23 @@ class Tasks(Generic[ProcessorT]):
         await self.close(self.lanes.keys() | self._producers.keys())
         if self._plain is not None:
             await _stop(self._plain)
+
+
+def _end_if_lost(sent: asyncio.Future[Any]) -> None:
+    """A clock record that was given up leaves a hole in the producer's sequence: no other would be let in."""
+    if not sent.cancelled() and (error := sent.exception()) is not None:
+        end(f"the clock can't be written: {error!r}")
+
+
+async def _connect(producer: AIOKafkaProducer) -> None:
+    """Start it, as soon as one of the brokers that are named answers."""
+    while True:
+        try:
+            await producer.start()
+            return
+        except KafkaConnectionError as error:
+            log.warning("%s; trying again", error)
+            await asyncio.sleep(AGAIN_S)
 
 
 async def _stop(producer: AIOKafkaProducer) -> None:

@@ -57,7 +57,7 @@ class App(faust.App):
 
     def on_rebalance_start(self) -> None:
         """Partitions are about to be given up: Faust waits until what was taken is acked."""
-        self.tickloom.hurry()
+        self.loop.call_soon_threadsafe(self.tickloom.hurry)  # this is the consumer's thread
         super().on_rebalance_start()
 
     async def _on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
@@ -189,7 +189,8 @@ def new_producer(kafka: dict[str, Any], transactional_id: str | None) -> AIOKafk
         compression_type="snappy",  # aiokafka's lz4 works at level 9: a quarter of a worker's time
         max_batch_size=BATCH_BYTES,
         max_request_size=2 * BATCH_BYTES,
-        request_timeout_ms=60_000,
+        # What takes longer than its transaction may can't be committed any more.
+        request_timeout_ms=TRANSACTION_TIMEOUT_MS if transactional_id else 60_000,
     )
     producer.client.coordinator_lookup = _asked_again(producer.client.coordinator_lookup)
     return producer

@@ -291,7 +291,7 @@ class App(faust.App):
 
     def on_rebalance_start(self) -> None:
         """Partitions are about to be given up: Faust waits until what was taken is acked."""
-        self.tickloom.hurry()
+        self.loop.call_soon_threadsafe(self.tickloom.hurry)  # this is the consumer's thread
         super().on_rebalance_start()
 
     async def on_stop(self) -> None:

@@ -16,7 +16,7 @@ from schemas import flags, topics
 from schemas.avro import put_long
 from schemas.codec import Codec, DecodeError
 from schemas.instrument import Instrument
-from schemas.record import Best, Clock, Quote, Record, Rejected, Trade
+from schemas.record import Best, Candle, Clock, Link, Quote, Record, Rejected, Trade
 from topology.batch import Records, encode_headers
 from topology.dead_letters import letter
 from topology.stages.partition import Partition
@@ -24,6 +24,9 @@ from topology.stages.pipeline import Made
 
 MILLISECOND: Final = 1_000_000
 ERROR_LENGTH: Final = 2_000  # of a traceback in a header
+#: A state has up to 32 ids of each source, and must fit into a record of Kafka, as must what is made of a record.
+RECORD_BYTES: Final = 64_000
+NAME_LENGTH: Final = 256
 
 _OFFSET: Final = struct.Struct(">q")
 _ONE_HEADER: Final = encode_headers([(topics.OFFSET_HEADER, b"")])[:-1]  # but for its value
@@ -64,6 +67,9 @@ class Task:
                 continue
             if not isinstance(decoded, Clock) and record.key != self._key(_symbol_of(decoded)):
                 self._dead_letter(record, flags.KEY_MISMATCH, f"the value says {_symbol_of(decoded)}")
+                continue
+            if len(value) > RECORD_BYTES or _has_long_name(decoded):
+                self._dead_letter(record, flags.OVERSIZED, flags.DEAD_LETTER_REASONS[flags.OVERSIZED])
                 continue
             try:
                 reason = partition.apply(decoded, offset, milliseconds * MILLISECOND)
@@ -139,6 +145,12 @@ def _symbol_of(record: Record) -> str:
     if isinstance(record, Clock):
         return ""
     return record.symbol
+
+
+def _has_long_name(record: Record) -> bool:
+    if isinstance(record, (Quote, Trade)):
+        return len(record.id) > NAME_LENGTH or len(record.source) > NAME_LENGTH
+    return isinstance(record, (Link, Candle)) and len(record.source) > NAME_LENGTH
 
 
 def _from_offset(origin: i64) -> bytes:

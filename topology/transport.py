@@ -36,16 +36,25 @@ All topics except changelogs come as batches, so Faust's reply topics and leader
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
 from time import monotonic
 from typing import Any, ClassVar, Final, NamedTuple
 
 import aiokafka
-from aiokafka.errors import ConsumerStoppedError, KafkaError
+from aiokafka.errors import (
+    ConsumerStoppedError,
+    GroupCoordinatorNotAvailableError,
+    KafkaError,
+    NotCoordinatorForGroupError,
+    for_code,
+)
+from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.group import LeaveGroupRequest
 from faust import Stream as FaustStream
 from faust.exceptions import ImproperlyConfigured
 from faust.tables import TableManager as FaustTableManager
+from faust.tables.recovery import Recovery as FaustRecovery
+from faust.tables.recovery import ServiceStopped
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, EventT
 from faust.types.tuples import ConsumerMessage, Message, ack_lock
@@ -64,6 +73,7 @@ IDLE_WAIT_S: Final = 0.1  # how long a request waits in the thread before it is 
 HELD_WAIT_S: Final = 0.01  # between two looks whether a rebalance is over
 GROUP_LOOK_S: Final = 1.0  # between two looks whether the group takes this worker
 LEAVE_S: Final = 5.0  # for the group to let a dead member go
+COMMIT_WAIT_S: Final = 5.0  # at least, for Kafka to take the last offsets
 STOP_WAIT_S: Final = 20.0  # how long a rebalance or a stop waits for the batch that an agent is working on
 
 # What an App on this transport needs. Log at info (`faust worker -l info`): at warn Faust hides every recovery
@@ -214,6 +224,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     async def on_start(self) -> None:
         """Connect; where a worker in this directory has died, leave the group in its name."""
         await super().on_start()
+        coordinator = self._ensure_consumer()._coordinator
+        coordinator._send_req = _checked(coordinator, coordinator._send_req)
         if self._membership is not None and self._membership.former:
             await self._leave(self._membership.former)
 
@@ -353,6 +365,26 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = self._ensure_consumer()
         for tp in tps & self.assignment():
             (consumer.pause if paused else consumer.resume)(aiokafka.TopicPartition(*tp))
+
+
+def _checked(coordinator: Any, send: Callable[[Any], Awaitable[Any]]) -> Callable[[Any], Awaitable[Any]]:
+    """Send requests to a group's coordinator, and see the errors of a whole answer about committed offsets.
+
+    aiokafka looks at those of its partitions only. A coordinator that has just moved names none: without this nothing
+    would seem to be committed, and everything be read again.
+    """
+
+    async def sent(request: Any) -> Any:
+        answer = await send(request)
+        code = getattr(answer, "error_code", 0) if isinstance(request, OffsetFetchRequest) else 0
+        if code:
+            error: KafkaError = for_code(code)()
+            if isinstance(error, (GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError)):
+                coordinator.coordinator_dead()
+            raise error
+        return answer
+
+    return sent
 
 
 def _unpacked(result: Any) -> Any:
@@ -543,14 +575,38 @@ class Consumer(driver.Consumer):
                 self.log.warning("gave up on %d batches in hand: not acked", len(self._unacked_messages))
                 break
             await self._wait_for_ack(timeout=1.0)
-        await self.maybe_wait_for_commit_to_finish()  # one that began before the last ack
-        await self.commit_and_end_transactions()
+        try:
+            async with asyncio.timeout(max(COMMIT_WAIT_S, deadline - monotonic())):
+                await self.maybe_wait_for_commit_to_finish()  # one that began before the last ack
+                await self.commit_and_end_transactions()
+        except TimeoutError:
+            self.log.warning("Kafka did not take the last offsets: what was acked since will be read again")
+
+
+class Recovery(FaustRecovery):
+    """Faust's, but that a Kafka which does not answer ends the process: Faust takes it for a stop, and stands still."""
+
+    async def _wait(self, *waited: Any, **limit: Any) -> None:
+        try:
+            await super()._wait(*waited, **limit)
+        except ServiceStopped:
+            if self.should_stop or self.crashed:
+                raise
+            raise TimeoutError("Kafka did not answer while the state was recovered") from None
 
 
 class TableManager(FaustTableManager):
     """Registers its tables as soon as there is a consumer; Faust's own waits a second for it."""
 
     app: Any
+    _recovery: Recovery | None = None
+
+    @property
+    def recovery(self) -> Recovery:
+        """What reads the changelogs."""
+        if self._recovery is None:
+            self._recovery = Recovery(self.app, self, beacon=self.beacon, loop=self.loop)
+        return self._recovery
 
     async def on_start(self) -> None:
         """Begin."""

@@ -30,6 +30,7 @@ class LogReader:
             "group.id": "tickloom-reader",  # demanded by the client; nothing is committed under it
             "enable.auto.commit": False,
             "enable.partition.eof": True,
+            "auto.offset.reset": "error",  # by default it goes to the end, silently passing over what is gone
             "fetch.wait.max.ms": 20,  # an end that markers of transactions stand at is known only by an empty answer
             "isolation.level": "read_committed",
             "log_level": 0,

@@ -162,7 +162,7 @@ BREAKAGES: Final = (
                 "            await self._commit(batch)\n",
                 f"{ACK_BATCH}            await self._commit(batch)\n",
             ),
-            Edit("topology/storage/resume.py", "    _set_back(client, settings.run, stored)\n", ""),
+            Edit("topology/storage/resume.py", "        _set_back(client, settings.run, connection)\n", ""),
         ),
         "sink",
     ),

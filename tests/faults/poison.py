@@ -50,6 +50,7 @@ def inject(world: World) -> None:
     good = codec.encode(Quote(symbol, "alfa", now, now, 100_000, 100_010))
     stranger = codec.encode(Quote("NOSUCH", "alfa", now, now, 100_000, 100_010))
     output = codec.encode(Best(symbol, now, now, "normal", 1, 1, "alfa", 2, 1, "bravo", 15, 2))
+    long = codec.encode(Quote(symbol, "alfa", now, now, 100_000, 100_010, id=world.chance.randbytes(300_000).hex()))
     future = good[:2] + world.chance.randbytes(8) + good[10:]  # single-object encoding: the schema's fingerprint
     key = symbol.encode()
     records = [
@@ -61,6 +62,7 @@ def inject(world: World) -> None:
         (b"NOSUCH", stranger, "unknown symbol"),
         (b"EURUSD", good, "wrong key"),
         (key, output, "an output as input"),
+        (key, long, "an id of 600,000 characters"),
     ]
     put(world, records)
 

@@ -20,7 +20,7 @@ from tests.market import MINUTE, NOON, SECOND, SYMBOL, Act, Piped, Setup, clock,
 from tests.reference import reference
 from tests.reference.compare import OUTPUTS, Outputs, outputs_of, product, symbol_of
 from topology.driver import TopologyDriver
-from topology.task import Task
+from topology.task import NAME_LENGTH, RECORD_BYTES, Task
 
 MORE = int(os.environ.get("EXAMPLES", "1"))
 ACTS = st.lists(market.ACT, min_size=1, max_size=60)
@@ -293,6 +293,7 @@ def fetched(log: list[Piped]) -> list[Any]:
             timestamp=piped.append // 1_000_000,
             topic="market.raw",
             partition=0,
+            headers=(),
         )
         for offset, piped in enumerate(log)
     ]
@@ -387,6 +388,21 @@ def test_symbols_on_partitions_of_their_own_give_the_same(setup: Setup, acts: li
 def test_run_twice_gives_identical_bytes(setup: Setup, acts: list[Act]) -> None:
     log, known = market.play(setup, acts), market.instruments_of(setup)
     assert everything(product(log, known)) == everything(product(log, known))
+
+
+def test_what_would_make_a_state_too_large_for_kafka_is_set_aside() -> None:
+    setup = Setup(sources=1)
+    known = market.instruments_of(setup)
+    task = Task(0, known, CODEC)
+    long = [
+        market.quote(id="i" * NAME_LENGTH),
+        market.quote(id="i" * (NAME_LENGTH + 1), at=market.NOON + 1),
+        market.quote(source="s" * (NAME_LENGTH + 1), at=market.NOON + 2),
+        market.quote(id="i" * RECORD_BYTES, at=market.NOON + 3),
+    ]
+    task.process(fetched([Piped(record, record.ts_recv) for record in long]))
+    assert task.dead_letters == {flags.OVERSIZED: 3}
+    assert [len(records) for records in task.take()][topics.TOPICS.index(topics.TICK)] == 1
 
 
 @tries(60)

@@ -108,6 +108,20 @@ def one(connection: database.Connection, table: str, run: str, columns: str) -> 
 # What is written is exact.
 
 
+def test_the_server_notices_soon_that_we_were_cut_off(dsn: str) -> None:
+    """Or what a cut connection has locked would hold up the next one for two hours."""
+
+    async def asynchronous() -> Any:
+        connection = await database.connect_async(dsn)
+        found = await (await connection.execute("SHOW tcp_keepalives_idle")).fetchone()
+        await connection.close()
+        return found
+
+    with database.connect(dsn) as connection:
+        assert connection.execute("SHOW tcp_keepalives_idle").fetchone() == ("15",)
+    assert asyncio.run(asynchronous()) == ("15",)
+
+
 def test_a_quote_is_exact_to_the_last_digit_and_nanosecond(
     connection: database.Connection, dsn: str, run_name: str
 ) -> None:

@@ -8,13 +8,16 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 
 from connectors.runtime.log import LogReader
+from connectors.runtime.producer import RawProducer
 from deploy.local import Stack
 from schemas import flags, topics
+from schemas.codec import Codec
 from schemas.instrument import ConfigError
 from tests.topology.test_database import NOON, candle, connection, dsn, gap, one, rows, write
 from topology import admin
 from topology.replay.compare import _Known
-from topology.replay.ledger import Stretch
+from topology.replay.copy import Copy
+from topology.replay.ledger import Replay, Stretch
 from topology.replay.stretch import stretches
 from topology.storage import database
 from topology.storage.tables import Deleted
@@ -42,6 +45,26 @@ def raw(stack: Stack) -> str:
 def log(stack: Stack) -> Iterator[LogReader]:
     with LogReader(stack.broker) as log:
         yield log
+
+
+@pytest.mark.integration
+def test_records_that_retention_takes_while_they_are_copied_are_missed(stack: Stack, log: LogReader) -> None:
+    admin.create_topics(stack.broker, "shrinking", partitions=1)
+    admin.create_topics(stack.broker, "replay-of-it", partitions=1)
+    name = topics.named(topics.RAW.name, "shrinking")
+    producer = Producer({"bootstrap.servers": stack.broker})
+    for _ in range(100):
+        producer.produce(name, b"x", b"k", 0)
+    assert producer.flush(30) == 0
+    replay = Replay("replay-of-it", "shrinking", {}, [Stretch(0, 0, 0, 100)], 1, [], "", "")
+    raw = RawProducer(stack.broker, "replay-of-it", Codec())
+    copy = Copy(log, raw, replay)
+    client = admin.connect(stack.broker)
+    [removed] = client.delete_records([TopicPartition(name, 0, 50)]).values()
+    removed.result(30)
+    with pytest.raises(ConfigError, match="lost records"):
+        copy.run(0.0, lambda: None)
+    raw.abandon()
 
 
 def moment(seconds: int) -> datetime:

@@ -20,11 +20,11 @@ from schemas import flags, instrument, topics
 from schemas.codec import Codec
 from schemas.record import Best, Candle, Gap, Quote, Record, Status
 from tests.topology.processes import PARTITIONS, Process, lag, read
-from topology import admin, sink
+from topology import admin, config, sink
 from topology.partitioning import partition_of
 from topology.sink import Sink, TopicsChangedError
 from topology.storage import database
-from topology.storage.resume import SUNK
+from topology.storage.resume import SUNK, resume
 from topology.storage.writer import Refused, Writer
 
 pytestmark = pytest.mark.integration
@@ -419,6 +419,28 @@ def test_an_emptied_database_is_filled_again(
     process = start("sink")
     await_rows(connection, run, len(made))
     assert_stored(connection, run, made)
+
+
+def test_a_second_sink_starts_while_the_first_one_commits(
+    stack: Stack, run: str, start: Callable[..., Process], monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    """What the group has committed between two looks is in the database as well."""
+    process = start("sink")
+    produce(stack.broker, run, outputs(500))
+    wait_until_stored(stack.broker, run, [process])
+    looks = []
+
+    def meanwhile(*place: Any) -> Any:
+        looks.append(1)
+        produce(stack.broker, run, outputs(100, first=500 * len(looks)))
+        wait_until_stored(stack.broker, run, [process])
+        return committed(*place)
+
+    committed = admin.committed
+    monkeypatch.setattr(admin, "committed", meanwhile)
+    settings = config.load({name: value for name, value in environment.items() if name.startswith("TICKLOOM_")})
+    resume(settings)
+    assert len(looks) == 1
 
 
 def test_topics_made_anew_are_read_from_their_beginning(

@@ -16,11 +16,14 @@ from typing import Any
 
 import faust
 import pytest
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.protocol.commit import OffsetFetchResponse_v3
 from aiokafka.structs import ConsumerRecord
 from confluent_kafka import Consumer as PlainConsumer
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from faust.exceptions import ImproperlyConfigured
+from faust.tables.recovery import ServiceStopped
 from faust.transport.drivers.aiokafka import server_list
 from faust.types import TP
 from hypothesis import given, settings
@@ -332,6 +335,46 @@ def test_without_the_settings_no_worker_starts(wrong: dict[str, Any]) -> None:
     app = faust.App("t", broker="tickloom://a:1", **{**SETTINGS, **wrong})
     with pytest.raises(ImproperlyConfigured, match="SETTINGS"):
         Consumer(app.transport, callback=app.topics.on_message, on_partitions_revoked=None, on_partitions_assigned=None)
+
+
+def test_a_kafka_that_does_not_answer_during_recovery_is_an_error_and_a_stop_is_none() -> None:
+    """Faust takes the first for the second: the worker would keep its partitions and never process again."""
+
+    async def waited(*, stop: bool) -> None:
+        app: Any = SimpleNamespace(conf=SimpleNamespace(stream_recovery_delay=0.0))
+        recovery = transport.Recovery(app, SimpleNamespace())  # type: ignore[arg-type]
+        recovery._stopped = asyncio.Event()
+        if stop:
+            recovery._stopped.set()
+        await recovery._wait(asyncio.Event().wait(), timeout=0.05)
+
+    with pytest.raises(TimeoutError, match="did not answer"):
+        asyncio.run(waited(stop=False))
+    with pytest.raises(ServiceStopped):
+        asyncio.run(waited(stop=True))
+
+
+def test_a_coordinator_that_has_moved_is_asked_again_for_what_is_committed() -> None:
+    """Its answer has no partitions but an error of its own, which aiokafka takes for `nothing is committed`."""
+    answers = [OffsetFetchResponse_v3(0, [], 16), OffsetFetchResponse_v3(0, [("t", [(0, 7, "", 0)])], 0)]
+    coordinator: Any = GroupCoordinator.__new__(GroupCoordinator)
+    coordinator.group_id = "group"
+    coordinator._retry_backoff_ms = 1
+    dead = []
+    coordinator.coordinator_dead = lambda: dead.append(1)
+
+    async def known() -> None:
+        """The coordinator is found."""
+
+    async def send(request: Any) -> Any:
+        return answers.pop(0)
+
+    coordinator.ensure_coordinator_known = known
+    coordinator._send_req = transport._checked(coordinator, send)
+    place = TopicPartition("t", 0)
+    found = asyncio.run(coordinator.fetch_committed_offsets([SimpleNamespace(topic="t", partition=0)]))
+    assert [(at.topic, at.partition, kept.offset) for at, kept in found.items()] == [(place.topic, place.partition, 7)]
+    assert dead == [1]
 
 
 def test_fetch_wait_and_isolation_level_reach_aiokafka() -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from confluent_kafka import Message
+from confluent_kafka import KafkaError, KafkaException, Message
 
 from connectors.runtime.log import LogReader
 from connectors.runtime.producer import RawProducer, partition_of
@@ -63,13 +63,21 @@ class Copy:
                 )
             self.read += max(0, reached + 1 - stretch.copied_from)
         began, before = time.monotonic(), self.read
-        for message in self._log.read(self._replay.base_raw, since, until):
-            self._copy(message)
-            self.read += 1
-            if self.read % REPORT_EVERY == 0:
-                report()
-                if rate:
-                    time.sleep(max(0.0, began + (self.read - before) / rate - time.monotonic()))
+        try:
+            for message in self._log.read(self._replay.base_raw, since, until):
+                self._copy(message)
+                self.read += 1
+                if self.read % REPORT_EVERY == 0:
+                    report()
+                    if rate:
+                        time.sleep(max(0.0, began + (self.read - before) / rate - time.monotonic()))
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError._AUTO_OFFSET_RESET:
+                raise
+            raise ConfigError(
+                f"{self._replay.base_raw} has lost records that were still to be copied, as they are older than its "
+                "retention.ms: begin another --run, or raise that first"
+            ) from error
         self._producer.flush()
         report()
         self._check_ends()

@@ -20,6 +20,10 @@ from schemas.instrument import ConfigError, Instrument, text
 MIGRATIONS = Path(__file__).parents[2] / "deploy" / "migrations"
 LOCK: Final = 0x7469636B6C6F6F6D  # "tickloom" as a number: the advisory lock of the schema
 
+#: The server's side of a connection that was cut without a word holds its locks until the server notices: by default
+#: after two hours, and the next connection waits for them.
+NOTICE_LOSS: Final = "SET tcp_keepalives_idle = 15; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
+
 #: What a server says of a setting that no waiting will put right.
 _REFUSALS = re.compile(
     r"authentication failed|no password supplied|does not exist|no pg_hba.conf entry|not permitted to log in"
@@ -38,18 +42,22 @@ def connect(dsn: str) -> Connection:
     """Connect in autocommit. Raises ConfigError where the address is wrong, DatabaseAway where nothing answers."""
     parameters = _parameters(dsn)
     try:
-        return psycopg.connect(**parameters, autocommit=True)
+        connection = psycopg.connect(**parameters, autocommit=True)
+        connection.execute(NOTICE_LOSS)
     except psycopg.OperationalError as error:
         raise _explained(error, parameters) from None  # it may show what was taken for a host
+    return connection
 
 
 async def connect_async(dsn: str) -> AsyncConnection:
     """Connect as `connect` does."""
     parameters = _parameters(dsn)
     try:
-        return await psycopg.AsyncConnection.connect(**parameters, autocommit=True)
+        connection = await psycopg.AsyncConnection.connect(**parameters, autocommit=True)
+        await connection.execute(NOTICE_LOSS)
     except psycopg.OperationalError as error:
         raise _explained(error, parameters) from None
+    return connection
 
 
 def wait_for(dsn: str, say: Callable[[str], object]) -> None:

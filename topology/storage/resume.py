@@ -51,8 +51,7 @@ def resume(settings: Settings) -> dict[str, str]:
     ids = topic_ids(client, settings.run)
     with database.connect(settings.database) as connection:
         _forget_former_topics(connection, settings.run, ids)
-        stored = _stored(connection, settings.run)
-    _set_back(client, settings.run, stored)
+        _set_back(client, settings.run, connection)
     return ids
 
 
@@ -79,13 +78,13 @@ def _stored(connection: Connection, run: str) -> Offsets:
     return {(topic, partition): offset for topic, partition, offset in rows}
 
 
-def _set_back(client: Any, run: str, stored: Offsets) -> None:
+def _set_back(client: Any, run: str, connection: Connection) -> None:
     """Where the group has committed more than is stored, commit what is stored."""
     group = admin.sink_id(run)
     limit = time.monotonic() + admin.CHANGE_S
     while True:
         try:
-            ahead = _ahead(client, run, stored)
+            ahead = _ahead(client, run, connection)
             if not ahead:
                 return
             log.warning("%s has committed more than is in the database: set back in %d partitions", group, len(ahead))
@@ -104,11 +103,13 @@ def _set_back(client: Any, run: str, stored: Offsets) -> None:
             time.sleep(1.0 if code in IN_USE else 0.1)
 
 
-def _ahead(client: Any, run: str, stored: Offsets) -> list[TopicPartition]:
+def _ahead(client: Any, run: str, connection: Connection) -> list[TopicPartition]:
+    """Where the group has committed more than is stored, with the offset that is."""
     group = admin.sink_id(run)
     ends = admin.offsets(client, [named(topic.name, run) for topic in SUNK], admin.LATEST)
     partitions = [(topic, number) for topic, numbers in ends.items() for number in numbers]
     committed = admin.committed(client, group, partitions)
+    stored = _stored(connection, run)  # after the group's: a sink that runs stores first, and commits then
     ahead = {at: (stored.get(at, 0), offset) for at, offset in committed.items() if offset > stored.get(at, 0)}
     same = set(admin.without_records(client, ahead))  # markers of transactions are read, not stored
     return [TopicPartition(*at, since) for at, (since, _) in ahead.items() if at not in same]
