@@ -1,5 +1,6 @@
 """The metrics say what the state says, and nothing that is not known."""
 
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,8 +10,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from schemas.record import Candle, Record
 from tests.market import MINUTE, NOON, SECOND, instrument, link, quote
+from tests.topology.processes import ROOT
 from topology.stages.partition import Partition
-from topology.web import metrics
+from topology.web import metrics, sink_views
 
 
 def steady(source: str, count: int = 10, start: int = NOON) -> list[Record]:
@@ -66,3 +68,17 @@ def test_the_metrics_say_nothing_that_is_not_known() -> None:
     values = scraped({4: lane_of(Partition(4, {}))}, ready="recovering", end=None)
     assert values["tickloom_worker_ready",] == 0
     assert ("tickloom_consumer_lag_records", "4") not in values
+
+
+def test_the_documentation_names_every_metric_and_its_labels() -> None:
+    listed = re.findall(r"^\| `(tickloom_\w+)` \| ([\w, ]*?) ?\|", (ROOT / "docs" / "operating.md").read_text(), re.M)
+    app = SimpleNamespace(monitor=SimpleNamespace(tp_end_offsets={}), consumer=SimpleNamespace(spans={}))
+    writer = SimpleNamespace(away_since=0, retries=0)
+    sink = SimpleNamespace(
+        writer=writer, refused={}, written=0, waiting=0, commits=0, commit_seconds=0.0, commit_age=0.0
+    )
+    lanes: dict[int, Any] = {4: lane_of(Partition(4, {}))}
+    worker = metrics.WorkerCollector(lanes, lambda: "", lambda _number: 25)
+    served: list[Any] = [*worker.collect(), *sink_views.SinkCollector(app, sink).collect()]
+    suffix = {"counter": "_total", "gauge": ""}
+    assert sorted(listed) == sorted((f"{m.name}{suffix[m.type]}", ", ".join(m._labelnames)) for m in served)
