@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import fastavro
-from fastavro.schema import fingerprint, to_parsing_canonical_form
+from fastavro.read import SchemaResolutionError
+from fastavro.schema import SchemaParseException, fingerprint, to_parsing_canonical_form
 from librt.strings import BytesWriter, read_i32_be, read_i64_le
 from librt.vecs import vec
 from mypy_extensions import i64
@@ -25,7 +26,8 @@ from schemas.record import RECORDS, Record, Rejected, asdict, fields
 HERE = Path(flags.__file__).parent  # our own __file__ is not where we are, once compiled
 SINGLE_OBJECT = b"\xc3\x01"
 
-#: Looks up a schema id of the registry and gives its JSON text.
+#: Looks up a schema id of the registry and gives its JSON text. Raises LookupError where there is no such schema,
+#: ConnectionError where the registry gives no answer.
 SchemaOf = Callable[[int], str]
 
 
@@ -89,7 +91,7 @@ class Codec:
         return self._kind(value) >= 0
 
     def decode(self, value: bytes) -> Any:
-        """Read a Kafka value. Raises DecodeError, and nothing else."""
+        """Read a Kafka value. Raises DecodeError; ConnectionError where no registry says what an older schema is."""
         kind = self._kind(value)
         if kind < 0:
             return self._decode_older(value)
@@ -135,20 +137,21 @@ class Codec:
                 io.BytesIO(value[self._size :]), schema, schemas()[name], return_record_name=True
             )
             return _from_fields(name, values)
-        except (ValueError, IndexError, EOFError, TypeError, KeyError, OverflowError) as error:
+        except (LookupError, ValueError, EOFError, TypeError, OverflowError, SchemaResolutionError) as error:
             raise DecodeError(flags.UNDECODABLE, f"older {name}: {error}") from error
 
     def _look_up(self, header: bytes) -> tuple[str, Any]:
         if self._schema_of is None or len(header) < 5 or header[0] != 0:
             raise DecodeError(flags.UNKNOWN_SCHEMA, f"no schema is known for {header.hex() or 'no bytes at all'}")
         try:
-            text = json.loads(self._schema_of(int.from_bytes(header[1:], "big")))
-        except (LookupError, ValueError) as error:
+            schema: Any = fastavro.parse_schema(json.loads(self._schema_of(int.from_bytes(header[1:], "big"))))
+        except (LookupError, ValueError, TypeError, SchemaParseException) as error:
             raise DecodeError(flags.UNKNOWN_SCHEMA, f"schema id {header[1:].hex()}: {error}") from error
-        name = str(text.get("name", ""))
+        full = str(schema.get("name", "")) if isinstance(schema, dict) else ""
+        name = full.removeprefix("tickloom.")
         if name not in schemas():
-            raise DecodeError(flags.UNKNOWN_SCHEMA, f"a record named {name!r}")
-        return name, fastavro.parse_schema(text)
+            raise DecodeError(flags.UNKNOWN_SCHEMA, f"a record named {full!r}")
+        return name, schema
 
 
 def _history_path(version: str) -> Callable[[str], Path]:

@@ -166,6 +166,8 @@ def drive(app: App, source: Any, tasks: Tasks[Any]) -> None:
         async for event in stream.noack().events():
             try:
                 await tasks.process(event, event.value)
+            except ConnectionError as error:  # the schema registry is away: one line says it
+                end(str(error))
             except Exception:  # noqa: BLE001  an exception that leaves an agent acks its event
                 end("a run of records could not be processed", exc_info=True)
 

@@ -48,7 +48,7 @@ LOOK_S = 10.0  # between two looks whether the topics are still there
 NAME_LENGTH = 500  # of a text that is part of a key of the table dead_letter
 
 #: What a person can put right: one line is enough.
-KNOWN = (ConfigError, DatabaseAway, DatabaseSetBackError, psycopg.Error)
+KNOWN = (ConfigError, ConnectionError, DatabaseAway, DatabaseSetBackError, psycopg.Error)
 
 log = logging.getLogger(__name__)
 

@@ -50,7 +50,10 @@ class Task:
         self._named = b""
 
     def process(self, records: list[Any]) -> None:
-        """Apply fetched records (``topology.fetched.Fetched``) in their order."""
+        """Apply fetched records (``topology.fetched.Fetched``) in their order.
+
+        Raises ConnectionError where no registry says what an older schema is: some are applied, the task is spent.
+        """
         codec = self.codec
         partition = self.partition
         made = partition.out

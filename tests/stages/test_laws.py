@@ -8,13 +8,14 @@ from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import flags, topics
 from schemas.codec import Codec
 from schemas.instrument import Instrument
-from schemas.record import Clock, Quote, Record, Status, Trade
+from schemas.record import RECORDS, Clock, Quote, Record, Status, Trade
 from tests import market
 from tests.market import MINUTE, NOON, SECOND, SYMBOL, Act, Piped, Setup, clock, instrument, link
 from tests.reference import reference
@@ -403,6 +404,24 @@ def test_what_would_make_a_state_too_large_for_kafka_is_set_aside() -> None:
     task.process(fetched([Piped(record, record.ts_recv) for record in long]))
     assert task.dead_letters == {flags.OVERSIZED: 3}
     assert [len(records) for records in task.take()][topics.TOPICS.index(topics.TICK)] == 1
+
+
+def test_a_record_of_which_nobody_knows_the_schema_now_is_no_dead_letter() -> None:
+    """Nor is it passed: whoever owns the partition next begins with it."""
+
+    def away(_number: int) -> str:
+        raise ConnectionError("start it")
+
+    ids = {cls.__name__: number for number, cls in enumerate(RECORDS)}
+    task = Task(0, {SYMBOL: instrument()}, Codec(ids, away))
+    good = task.codec.encode(market.quote())
+    records = fetched([Piped(market.quote(), NOON)] * 2)
+    for record, value in zip(records, [good, b"\0\0\0\0\x63" + good[5:]], strict=True):
+        record.value = value
+    with pytest.raises(ConnectionError, match="start it"):
+        task.process(records)
+    assert task.dead_letters == {}
+    assert (task.offset, task.processed) == (-1, 0)
 
 
 @tries(60)

@@ -139,6 +139,15 @@ def test_an_unknown_schema_and_bytes_behind_a_record_are_said() -> None:
     assert "SCHEMA_REGISTRY_URL" in decode.read(b"\0\0\0\0\7rest").error
 
 
+@pytest.mark.parametrize("error", [LookupError("Schema not found"), ConnectionError("start it")])
+def test_a_schema_that_the_registry_does_not_give_is_said(error: Exception) -> None:
+    def schema_of(_number: int) -> str:
+        raise error
+
+    assert decode.read(b"\0\0\0\0\7rest", schema_of).error == f"the registry's schema: {error}"
+    assert decode.read(b"\0\0\0\0\7\4ab", lambda _number: '"string"').error == ""
+
+
 def test_a_dump_marks_the_place() -> None:
     assert decode.dump(b"ABCD", 2) == ["00000000  41 42 43 44" + " " * 37 + " ABCD", " " * 16 + "^^"]
     assert decode.dump(b"x" * 600)[-1] == "… and 88 bytes more"

@@ -9,9 +9,9 @@ import msgspec
 
 from schemas.flags import DEAD_LETTER_REASONS
 from schemas.instrument import ConfigError
+from schemas.registry import schema_of
 from topology.config import Settings
 from topology.dead_letters import decode, show, topic
-from topology.dead_letters.decode import SchemaOf
 from topology.dead_letters.letter import Letter
 from topology.running import plain_console
 
@@ -94,7 +94,8 @@ def show_one(settings: Settings, meant: Where, *, as_json: bool, every_byte: boo
         raise ConfigError(
             f"there is no dead letter {meant.ids[0]}: it may have been purged; `tickloom dead-letter list`"
         )
-    reading = decode.read(letter.value, _registry(settings))
+    url = settings.schema_registry_url
+    reading = decode.read(letter.value, schema_of(url) if url else None)
     if as_json:
         sys.stdout.write(show.letter_json(letter, box, reading) + "\n")
     else:
@@ -117,20 +118,3 @@ def purge(settings: Settings, meant: Where, confirm: Callable[[str], Any]) -> No
         confirm(f"Delete {count:,} letters for good?")
         topic.purge(settings, cuts)
     plain_console().print(f"{count:,} letters deleted", highlight=False)
-
-
-def _registry(settings: Settings) -> SchemaOf | None:
-    if not settings.schema_registry_url:
-        return None
-    from confluent_kafka.schema_registry import SchemaRegistryClient
-    from confluent_kafka.schema_registry.error import SchemaRegistryError
-
-    client = SchemaRegistryClient({"url": settings.schema_registry_url})
-
-    def schema_of(number: int) -> str:
-        try:
-            return client.get_schema(number).schema_str or ""
-        except (SchemaRegistryError, OSError) as error:
-            raise LookupError(str(error)) from error
-
-    return schema_of

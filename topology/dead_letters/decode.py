@@ -5,17 +5,17 @@ The codec of the workers reads a record whole or not at all; a person wants to k
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from typing import Any, Final
 
 import fastavro
 import msgspec
 
-from schemas.codec import HERE, SINGLE_OBJECT, fingerprint_of, read_schemas, schemas
+from schemas.codec import HERE, SINGLE_OBJECT, SchemaOf, fingerprint_of, read_schemas, schemas
 
 #: What fastavro raises for bytes that end or are not what the schema says.
-BROKEN: Final = (ValueError, IndexError, EOFError, TypeError, KeyError, OverflowError, MemoryError)
+BROKEN: Final = (ValueError, LookupError, EOFError, TypeError, OverflowError, MemoryError)
 WIDTH: Final = 16  # bytes in a line of a dump
 SHOWN: Final = 512  # bytes at most, unless all are asked for
 
@@ -29,10 +29,6 @@ class Reading(msgspec.Struct, frozen=True):
     fields: dict[str, Any]
     at: int  # where reading ended
     error: str
-
-
-#: Looks up a schema id of the registry and gives its JSON text; raises LookupError, ValueError.
-SchemaOf = Callable[[int], str]
 
 
 def read(value: bytes | None, schema_of: SchemaOf | None = None) -> Reading:
@@ -52,9 +48,10 @@ def read(value: bytes | None, schema_of: SchemaOf | None = None) -> Reading:
             return Reading(framing, "", "", {}, 1, "SCHEMA_REGISTRY_URL is not set")
         try:
             schema: Any = fastavro.parse_schema(json.loads(schema_of(number)))
-        except (*BROKEN, fastavro.schema.SchemaParseException) as error:
+        except (*BROKEN, ConnectionError, fastavro.schema.SchemaParseException) as error:
             return Reading(framing, "", "", {}, 1, f"the registry's schema: {error}")
-        return _read(framing, str(schema.get("name", "")), "of the registry", schema, value, 5)
+        name = str(schema.get("name", "")) if isinstance(schema, dict) else ""
+        return _read(framing, name, "of the registry", schema, value, 5)
     return Reading("none that is known", "", "", {}, 0, "begins neither with c301 nor with 00 and a schema id")
 
 
