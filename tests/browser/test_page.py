@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from connectors.runtime.producer import partition_of
 from schemas.record import Record
 from tests.market import NOON, SECOND, clock, instrument, link, quote
 from tests.topology.fake_app import views_of
-from topology.partitioning import partition_of
 from topology.stages.partition import Partition
 from topology.web.views import Reply, Views
 

@@ -19,6 +19,7 @@ from confluent_kafka import Producer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connectors.runtime.producer import partition_of
 from schemas import flags, topics
 from schemas.codec import Codec, to_dict
 from schemas.record import Best, Rejected
@@ -27,7 +28,6 @@ from tests.market import NOON, SECOND, quote
 from tests.topology.processes import PARTITIONS, ROOT, Process, lag, read, wait_for_no_lag
 from topology import admin, cli, config
 from topology.dead_letters import decode, letter, topic
-from topology.partitioning import partition_of
 from topology.storage import database
 
 CODEC = Codec()

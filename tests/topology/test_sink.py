@@ -15,13 +15,13 @@ import pytest
 from aiokafka.structs import ConsumerRecord
 from confluent_kafka import Producer
 
+from connectors.runtime.producer import partition_of
 from deploy.local import Stack
 from schemas import flags, instrument, topics
 from schemas.codec import Codec
 from schemas.record import Best, Candle, Gap, Quote, Record, Status
 from tests.topology.processes import PARTITIONS, Process, lag, read
 from topology import admin, config, sink
-from topology.partitioning import partition_of
 from topology.sink import Sink, TopicsChangedError
 from topology.storage import database
 from topology.storage.resume import SUNK, resume

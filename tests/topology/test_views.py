@@ -18,6 +18,7 @@ from aiohttp import ClientSession, web
 from faust.types import TP
 from prometheus_client.parser import text_string_to_metric_families
 
+from connectors.runtime.producer import partition_of
 from deploy.local import Stack
 from schemas import topics
 from schemas.codec import Codec
@@ -41,7 +42,6 @@ from tests.market import instruments_of as market_instruments
 from tests.topology.fake_app import FakeApp, router_of
 from tests.topology.processes import PARTITIONS, ROOT, Process, produce, read, wait_for_no_lag
 from topology.admin import create_topics
-from topology.partitioning import partition_of
 from topology.stages.partition import Partition
 from topology.stages.pipeline import Symbol
 from topology.web import describe, routing, state_view

@@ -11,10 +11,10 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 
+from connectors.runtime.producer import partition_of
 from schemas.codec import Codec
 from schemas.instrument import Instrument
 from topology.agents import Tasks
-from topology.partitioning import partition_count, partition_of
 from topology.stages.partition import Partition
 from topology.task import Task
 
@@ -68,7 +68,9 @@ class Router:
     @property
     def count(self) -> int:
         """How many partitions there are. Raises Unavailable while that is not known."""
-        count = partition_count(self._app, self._raw)
+        # Faust's own consumer.topic_partitions knows it only in the worker that leads the group.
+        client = self._app.consumer._thread._consumer
+        count = len(client.partitions_for_topic(self._raw) or ()) if client else 0
         if not count:
             raise Unavailable("not connected to Kafka yet")
         return count
