@@ -27,6 +27,7 @@ from tests.faults.feed import Digest
 from tests.faults.log import Record
 from topology import admin
 from topology.batch import Produced
+from topology.storage.database import delete_run
 from topology.storage.tables import DeadLetter
 from topology.storage.writer import Refused, Writer
 from topology.task import Task
@@ -200,7 +201,7 @@ def compare(subject: Subject, digests: dict[int, str] | None) -> Compared:
     reference = f"{subject.run}-undisturbed"
     if subject.database:
         with psycopg.connect(subject.database, autocommit=True) as connection:
-            forget(connection, reference)
+            delete_run(connection, reference)
     for number in range(subject.partitions):
         made = _compare_partition(subject, number, digests, compared)
         if subject.database:
@@ -209,7 +210,7 @@ def compare(subject: Subject, digests: dict[int, str] | None) -> Compared:
         with psycopg.connect(subject.database, autocommit=True) as connection:
             for table in TABLES:
                 compared.add(f"table {table}", *rows(connection, table, subject.run, reference))
-            forget(connection, reference)
+            delete_run(connection, reference)
     return compared
 
 
@@ -274,9 +275,3 @@ def rows(connection: psycopg.Connection[Any], table: str, run: str, reference: s
     ).fetchone()
     assert count is not None
     return int(count[0]), found
-
-
-def forget(connection: psycopg.Connection[Any], run: str) -> None:
-    """Remove a run's rows."""
-    for table in (*TABLES, "stream_offsets", "stream_topics", "instruments", "providers"):
-        connection.execute(sql.SQL("DELETE FROM {} WHERE run = %s").format(sql.Identifier(table)), [run])

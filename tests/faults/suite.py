@@ -15,12 +15,13 @@ import psycopg
 
 from deploy.local import LocalStackError
 from schemas.instrument import ConfigError
-from tests.faults import compare, feed
+from tests.faults import feed
 from tests.faults.compare import Compared
 from tests.faults.scenarios import SCENARIOS, Scenario
 from tests.faults.servers import DiskError, Servers
 from tests.faults.world import FaultError, Injected, Plan, World
 from topology import admin
+from topology.storage.database import delete_run
 
 
 class Result(msgspec.Struct):
@@ -132,7 +133,7 @@ def clean(world: World) -> None:
     with contextlib.suppress(ConfigError):  # a killed process is a member for a while; the servers go at the end anyway
         admin.delete_run(world.broker, world.run)
     with psycopg.connect(world.database, autocommit=True) as connection:
-        compare.forget(connection, world.run)
+        delete_run(connection, world.run)
 
 
 def recoveries(faults: Sequence[Injected]) -> dict[str, dict[str, float]]:

@@ -1,4 +1,4 @@
-"""What the database holds of a demo run: counted for the view, read back exactly for the summary, removed at its end.
+"""What the database holds of a demo run: counted for the view, read back exactly for the summary.
 
 Rule: prices come back as the integers they were; a value that is not one at its scale fails loudly.
 """
@@ -45,18 +45,6 @@ def stored(connection: Connection, run: str, instruments: Mapping[str, Instrumen
             gap = Gap(row["symbol"], row["source"], start, end, row["cause"], row["status"])
             result.gaps[gap.symbol, gap.source, start] = gap
     return result
-
-
-def forget(connection: Connection, runs: list[str]) -> None:
-    """Remove every row of these runs."""
-    tables = connection.execute(
-        "SELECT table_name FROM information_schema.columns JOIN information_schema.tables "
-        "USING (table_schema, table_name) "
-        "WHERE table_schema = 'public' AND table_type = 'BASE TABLE' AND column_name = 'run'"
-    ).fetchall()
-    for (table,) in tables:
-        query = sql.SQL("DELETE FROM {} WHERE run = ANY (%s)").format(sql.Identifier(table))
-        connection.execute(query, [runs])
 
 
 def _candle(row: dict[str, Any], instrument: Instrument) -> Candle:

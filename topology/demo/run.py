@@ -256,7 +256,7 @@ def _has_members(client: Any, run: str) -> bool:
 def _remove(settings: Settings, run: str) -> None:
     admin.delete_run(settings.kafka, run)
     with database.connect(settings.database) as connection:
-        rows.forget(connection, [run])
+        database.delete_run(connection, run)
 
 
 def _remove_killed(client: Any, settings: Settings) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import psycopg
-from psycopg import conninfo
+from psycopg import conninfo, sql
 
 from schemas.instrument import ConfigError, Instrument, text
 
@@ -29,6 +29,14 @@ _REFUSALS = re.compile(
     r"authentication failed|no password supplied|does not exist|no pg_hba.conf entry|not permitted to log in"
     r"|permission denied|certificate|does not support SSL"
 )
+
+#: Every table that has rows by run; of a hypertable not its chunks.
+OF_RUNS: Final = """
+    SELECT c.table_name FROM information_schema.columns c
+    JOIN information_schema.tables t USING (table_schema, table_name)
+    WHERE c.column_name = 'run' AND c.table_schema = current_schema() AND t.table_type = 'BASE TABLE'
+    AND c.table_name <> 'replays' ORDER BY 1
+"""
 
 Connection = psycopg.Connection[Any]
 AsyncConnection = psycopg.AsyncConnection[Any]
@@ -207,3 +215,13 @@ def put_instruments(connection: Connection, run: str, instruments: Mapping[str, 
                     for name, source in each.sources.items()
                 ],
             )
+
+
+def delete_run(connection: Connection, run: str) -> dict[str, int]:
+    """Delete a run's rows; give how many, by table. Its row of ``replays`` stays: by that a replay is known."""
+    deleted = {}
+    for (table,) in connection.execute(OF_RUNS).fetchall():
+        query = sql.SQL("DELETE FROM {} WHERE run = %s").format(sql.Identifier(table))
+        if count := connection.execute(query, [run]).rowcount:
+            deleted[table] = count
+    return deleted
