@@ -20,8 +20,6 @@ from topology.typed import Moment, settings_for
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from rich.console import Console
-
 SECTIONS = {
     "Begin": ("demo", "local", "status"),
     "Prices": ("import", "replay", "candles"),
@@ -182,9 +180,10 @@ def status(as_json: bool) -> None:
     if as_json:
         click.echo(overview.to_json(found))
     else:
+        from topology.running import plain_console
         from topology.status_view import show
 
-        show(found, _console(), time.time_ns())
+        show(found, plain_console(), time.time_ns())
     if found.kafka_error or found.topic_problems or found.database.error:
         sys.exit(1)
 
@@ -268,6 +267,7 @@ def topics_list() -> None:
     from rich.table import Table
 
     from topology import admin
+    from topology.running import plain_console
 
     settings = settings_for(broker=True)
     client = admin.connect(settings.kafka)
@@ -283,14 +283,7 @@ def topics_list() -> None:
         found = report.found
         cells = (found.config["cleanup.policy"], str(found.partitions), str(found.replication), f"{records:,}")
         table.add_row(plan.name, plan.key, *cells, plan.doc)
-    _console().print(table)
-
-
-def _console() -> "Console":
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=160)
+    plain_console().print(table)
 
 
 if __name__ == "__main__":
