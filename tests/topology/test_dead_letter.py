@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +28,7 @@ from schemas.topics import BEST, DEAD_LETTER, RAW, TICK, named
 from tests.market import NOON, SECOND, quote
 from tests.topology.processes import PARTITIONS, ROOT, Process, lag, read, wait_for_no_lag
 from topology import admin, cli, config
-from topology.dead_letters import decode, letter, topic
+from topology.dead_letters import commands, decode, letter, topic
 from topology.storage import database
 
 CODEC = Codec()
@@ -153,6 +154,20 @@ def test_a_dump_marks_the_place() -> None:
     assert decode.dump(b"x" * 600)[-1] == "… and 88 bytes more"
 
 
+# What is typed.
+
+
+def test_the_newest_of_the_times_counts_to_the_microsecond() -> None:
+    since = datetime(2026, 3, 4, 12, tzinfo=UTC)
+    assert commands.where(since=since).since == NOON
+    pairs = ["since=2026-03-04T12:00:00.250001", "since=2026-03-04T12:00:00.5+01:00"]
+    assert commands.where(pairs=pairs, since=since).since == NOON + 250_001_000
+    for wrong in (["list", "--since", "soon"], ["purge", "--where", "since=soon"]):
+        result = CliRunner().invoke(cli.main, ["dead-letter", *wrong], env={"TICKLOOM_BROKER": "127.0.0.1:1"})
+        assert result.exit_code == 2
+        assert "'soon' is no time as in 2024-01-05" in result.output
+
+
 # On a real Kafka.
 
 
@@ -219,7 +234,7 @@ def test_letters_are_listed_by_what_they_are(settings: config.Settings, tickloom
         (("--limit", "1"), {"2:0"}),
     ):
         assert {each["id"] for each in listed(tickloom("list", "--json", *filters))} == ids, filters
-    for wrong in (("--where", "colour=red"), ("--reason", "SAD"), ("--since", "soon"), ("--where", "id=7")):
+    for wrong in (("--where", "colour=red"), ("--reason", "SAD"), ("--where", "id=7")):
         result = tickloom("list", *wrong)
         assert result.exit_code == 1
         assert result.output.startswith("Error: ")

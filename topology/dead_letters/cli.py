@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from topology.typed import settings_for
+from topology.typed import Moment, settings_for
 
 Command = Callable[..., None]
 
@@ -15,7 +15,7 @@ def _filters(command: Command) -> Command:
     """The options that say which letters are meant."""
     for option in (
         click.option("--where", "pairs", multiple=True, metavar="NAME=VALUE", help="The same: reason=, symbol=, …"),
-        click.option("--since", default="", metavar="TIME", help="Written then or later, as in 2024-01-05T08:00; UTC."),
+        click.option("--since", type=Moment(), help="Written then or later, as in 2024-01-05T08:00; UTC."),
         click.option("--topic", multiple=True, help="Where the record stood, as in market.raw."),
         click.option("--symbol", multiple=True, help="The first part of its key."),
         click.option("--reason", multiple=True, help="As in UNKNOWN_SYMBOL."),

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -14,6 +14,7 @@ from topology.config import Settings
 from topology.dead_letters import decode, show, topic
 from topology.dead_letters.letter import Letter
 from topology.running import plain_console
+from topology.typed import Moment
 
 NAMES: Final = ("id", "reason", "symbol", "topic", "since")
 
@@ -42,11 +43,11 @@ class Where(msgspec.Struct, frozen=True):
 def where(
     ids: Sequence[str] = (),
     pairs: Sequence[str] = (),
-    since: str = "",
+    since: datetime | None = None,
     **named: Sequence[str],
 ) -> Where:
-    """Read what was typed; ``pairs`` are NAME=VALUE. Raises ConfigError."""
-    found: dict[str, list[str]] = {"id": [*ids], "since": [since] if since else []}
+    """Read what was typed; ``pairs`` are NAME=VALUE. Raises ConfigError, and BadParameter as click does."""
+    found: dict[str, list[str]] = {"id": [*ids], "since": []}
     found |= {name: [*named.get(name, ())] for name in ("reason", "symbol", "topic")}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -63,17 +64,10 @@ def where(
                 f"{each!r} is no id as `tickloom dead-letter list` shows it: partition:offset, as in 3:17"
             )
     texts = {name: tuple(found[name]) for name in ("reason", "symbol", "topic")}
-    return Where(tuple(found["id"]), **texts, since=max(map(_ns, found["since"]), default=0))
-
-
-def _ns(text: str) -> int:
-    """A time as in ISO 8601, UTC unless it says otherwise."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ConfigError(f"{text!r} is no time as in 2024-01-05 or 2024-01-05T08:00") from error
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return int(moment.timestamp()) * 1_000_000_000
+    moments = [since] if since else []
+    moments += [Moment().convert(text, None, None) for text in found["since"]]
+    since_ns = max((round(each.timestamp() * 1_000_000) * 1_000 for each in moments), default=0)
+    return Where(tuple(found["id"]), **texts, since=since_ns)
 
 
 def list_(settings: Settings, meant: Where, *, as_json: bool, limit: int, everything: bool) -> None:
