@@ -14,6 +14,7 @@ import msgspec
 from confluent_kafka import (
     Consumer,
     ConsumerGroupState,
+    IsolationLevel,
     KafkaError,
     KafkaException,
     TopicPartition,
@@ -35,6 +36,8 @@ from schemas.topics import BEST, CANDLE, DEAD_LETTER, GAP, PARTITIONS, RAW, STAT
 
 EARLIEST: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+ALL: Final = IsolationLevel.READ_UNCOMMITTED
+COMMITTED: Final = IsolationLevel.READ_COMMITTED
 ANSWER_S: Final = 5.0  # a broker that is there answers within this
 CHANGE_S: Final = 30.0  # making or removing topics may take the controller this long
 DEAD_S: Final = 10.0  # a process that was killed is a member until its session has run out
@@ -276,16 +279,21 @@ def groups(admin: Client, run: str) -> list[Group]:
     return result
 
 
-def offsets(admin: AdminClient, topics: Iterable[str], spec: OffsetSpec) -> dict[str, dict[int, int]]:
-    """The earliest or latest offset of every partition of the topics that exist."""
+def offsets(
+    admin: AdminClient, topics: Iterable[str], spec: OffsetSpec, isolation: IsolationLevel = ALL
+) -> dict[str, dict[int, int]]:
+    """The earliest or latest offset of every partition of the topics that exist: of all records, or the committed."""
     known = _metadata(admin).topics
     wanted = [TopicPartition(name, number) for name in topics if name in known for number in known[name].partitions]
-    return _patiently(lambda: _offsets(admin, wanted, spec)) if wanted else {}
+    return _patiently(lambda: _offsets(admin, wanted, spec, isolation)) if wanted else {}
 
 
-def _offsets(admin: AdminClient, wanted: list[TopicPartition], spec: OffsetSpec) -> dict[str, dict[int, int]]:
+def _offsets(
+    admin: AdminClient, wanted: list[TopicPartition], spec: OffsetSpec, isolation: IsolationLevel
+) -> dict[str, dict[int, int]]:
     result: dict[str, dict[int, int]] = {}
-    for at, future in admin.list_offsets(dict.fromkeys(wanted, spec), request_timeout=ANSWER_S).items():
+    asked = dict.fromkeys(wanted, spec)
+    for at, future in admin.list_offsets(asked, isolation_level=isolation, request_timeout=ANSWER_S).items():
         result.setdefault(at.topic, {})[at.partition] = future.result().offset
     return result
 

@@ -6,7 +6,6 @@ key are the present), market.dead_letter, the consumer groups, the workers' web 
 nothing.
 """
 
-import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +14,10 @@ from typing import Any, Final
 
 import msgspec
 import psycopg
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaException, Message
 from psycopg import sql
 
-from connectors.runtime.cluster import Cluster, client
+from connectors.runtime.log import LogReader
 from schemas.codec import Codec, DecodeError
 from schemas.instrument import ConfigError
 from schemas.record import Gap, Status, asdict
@@ -29,7 +28,7 @@ from topology.dead_letters.topic import open_reasons
 from topology.storage import database
 
 WORKER_S: Final = 2.0  # a worker whose event loop turns answers within this
-READ_S: Final = 20.0  # a compacted topic that takes longer to read is reported as far as it was read
+READ_S: Final = 20.0  # a topic that takes longer to read is reported as far as it was read
 TAIL: Final = 20  # records at the end of a partition among which its newest time is looked for
 COUNT_MS: Final = 2000  # a table that takes longer to count is estimated
 SECOND: Final = 1_000_000_000
@@ -90,6 +89,7 @@ class Overview(msgspec.Struct, frozen=True):
     broker: str
     kafka_error: str = ""
     topic_problems: list[str] = []
+    incomplete: list[str] = []  # topics that took too long to read: what is said of them is not all
     partitions: list[Partition] = []
     groups: list[admin.Group] = []
     workers: list[Worker] = []
@@ -123,15 +123,15 @@ def _kafka(settings: Settings, client: Any, codec: Codec, found: Database) -> Ov
     groups = admin.groups(client, run)
     raw, status, gap = (named(topic.name, run) for topic in (RAW, STATUS, GAP))
     starts = admin.offsets(client, (raw, status, gap), admin.EARLIEST)
-    ends = admin.offsets(client, (raw, status, gap), admin.LATEST)
+    # Up to what is committed: a reader would wait for the end of an open transaction, as one of a killed worker is.
+    ends = admin.offsets(client, (raw, status, gap), admin.LATEST, admin.COMMITTED)
     is_there = any(report.found and report.topic == named(DEAD_LETTER.name, run) for report in reports)
-    reader = Reader(settings.kafka, codec)
-    try:
+    letters, are_all = open_reasons(settings, READ_S) if is_there else ({}, True)
+    with LogReader(settings.kafka) as log:
+        reader = Reader(log, codec)
         times = reader.newest_times(raw, starts.get(raw, {}), ends.get(raw, {}))
         sources = reader.newest(status, starts.get(status, {}), ends.get(status, {}), Status)
         gaps = reader.newest(gap, starts.get(gap, {}), ends.get(gap, {}), Gap)
-    finally:
-        reader.close()
     rejections: Counter[str] = Counter()
     for source in sources:
         rejections.update(source.rejected)
@@ -139,6 +139,7 @@ def _kafka(settings: Settings, client: Any, codec: Codec, found: Database) -> Ov
         run=run,
         broker=settings.broker,
         topic_problems=problems,
+        incomplete=reader.incomplete + ([] if are_all else [named(DEAD_LETTER.name, run)]),
         partitions=[
             Partition(number, end - starts[raw][number], groups[0].lag[raw][number], times.get(number, 0))
             for number, end in sorted(ends.get(raw, {}).items())
@@ -147,7 +148,7 @@ def _kafka(settings: Settings, client: Any, codec: Codec, found: Database) -> Ov
         workers=_workers(groups[0]),
         sources=sorted(sources, key=lambda source: (source.symbol, source.source)),
         rejections=dict(rejections.most_common()),
-        dead_letters=open_reasons(settings, READ_S) if is_there else {},
+        dead_letters=letters,
         open_gaps=sorted((each for each in gaps if each.status == "open"), key=lambda each: each.start),
         unreadable=reader.unreadable,
         database=found,
@@ -181,23 +182,13 @@ def to_json(overview: Overview) -> str:
 
 
 class Reader:
-    """Reads topics from one offset to another, without a consumer group of its own."""
+    """Reads records from one offset to another, each topic for so long as one waits for an answer."""
 
-    def __init__(self, cluster: Cluster, codec: Codec) -> None:
+    def __init__(self, log: LogReader, codec: Codec) -> None:
+        self._log = log
         self._codec = codec
         self.unreadable = 0
-        settings: dict[str, Any] = {
-            **client(cluster),
-            "group.id": "tickloom-status",  # demanded by the client; nothing is committed under it
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "log_level": 0,
-        }
-        self._consumer = Consumer(settings)
-
-    def close(self) -> None:
-        """Leave the broker."""
-        self._consumer.close()
+        self.incomplete: list[str] = []  # topics that took longer
 
     def newest_times(self, topic: str, starts: dict[int, int], ends: dict[int, int]) -> dict[int, int]:
         """The largest ``ts_recv`` among the last records of each partition."""
@@ -227,22 +218,10 @@ class Reader:
             return None
 
     def _read(self, topic: str, starts: dict[int, int], ends: dict[int, int]) -> Iterator[Message]:
-        left = {number for number, end in ends.items() if end > starts[number]}
-        if not left:
-            return
-        self._consumer.assign([TopicPartition(topic, number, starts[number]) for number in left])
-        limit = time.monotonic() + READ_S
-        while left and time.monotonic() < limit:
-            for message in self._consumer.consume(10_000, timeout=0.2):
-                error = message.error()
-                number = message.partition() or 0
-                if error is None:
-                    yield message
-                elif error.code() != KafkaError._PARTITION_EOF:
-                    raise KafkaException(error)
-                if error is not None or (message.offset() or 0) >= ends[number] - 1:
-                    left.discard(number)
-        self._consumer.unassign()
+        try:
+            yield from self._log.read(topic, starts, ends, READ_S)
+        except TimeoutError:
+            self.incomplete.append(topic)
 
 
 def _database(settings: Settings) -> Database:

@@ -29,6 +29,8 @@ def show(overview: Overview, console: Console, now: int) -> None:
         none = [f"no topics yet: {create_command(overview.run)}"]
         for line in overview.topic_problems if overview.partitions else none:
             console.print(Text.assemble(("  ! ", "red"), line))
+        for topic in overview.incomplete:
+            console.print(Text.assemble(("  ! ", "yellow"), f"{topic} took too long to read: below is not all of it"))
     _database(overview.database, console)
     if not overview.kafka_error and overview.partitions:
         _groups(overview, console)

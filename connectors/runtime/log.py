@@ -1,5 +1,6 @@
 """Read a stretch of a topic, from one offset to another, outside any consumer group."""
 
+import math
 import time
 from collections.abc import Iterator
 from typing import Any, Final
@@ -75,11 +76,19 @@ class LogReader:
                 raise KafkaException(each.error)
         return {at.partition: at.offset if at.offset >= 0 else ends[at.partition][1] for at in found}
 
-    def read(self, topic: str, since: dict[int, int], until: dict[int, int]) -> Iterator[Message]:
-        """Give the records with ``since <= offset < until`` of each partition, in order per partition."""
+    def read(
+        self, topic: str, since: dict[int, int], until: dict[int, int], seconds: float = math.inf
+    ) -> Iterator[Message]:
+        """Give the records with ``since <= offset < until`` of each partition, in order per partition.
+
+        Raises TimeoutError where that takes longer than ``seconds``.
+        """
+        limit = time.monotonic() + seconds
         left = {number for number in until if until[number] > since[number]}
         self._consumer.assign([TopicPartition(topic, number, since[number]) for number in sorted(left)])
         while left:
+            if time.monotonic() > limit:
+                raise TimeoutError(f"{topic} was not read to its end within {seconds:g} s")
             for message in self._consumer.consume(5000, timeout=0.1):
                 error, number, offset = message.error(), message.partition() or 0, message.offset() or 0
                 if error is None and offset < until[number]:

@@ -175,6 +175,12 @@ def test_what_is_only_markers_and_undone_records_is_no_lag(stack: Stack, run: st
     assert admin.groups(client, run)[0].total == 0
     produce(stack, raw, 0, 1)
     assert admin.groups(client, run)[0].total > 0
+    producer.begin_transaction()
+    producer.produce(raw, b"1", partition=0)
+    producer.flush()
+    assert admin.offsets(client, [raw], admin.LATEST) == {raw: {0: 6}}
+    assert admin.offsets(client, [raw], admin.LATEST, admin.COMMITTED) == {raw: {0: 5}}
+    producer.abort_transaction()
 
 
 def test_a_named_run_is_removed_and_only_that(stack: Stack, run: str) -> None:

@@ -12,13 +12,17 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 from confluent_kafka import Producer
+from rich.console import Console
 
+from connectors.runtime import log
 from deploy.local import Stack
 from schemas import topics
 from schemas.codec import Codec
 from schemas.record import Clock, Gap, Record, Status
 from topology import admin, cli
+from topology import status as overview
 from topology.explain import explain
+from topology.status_view import show
 
 SECOND = 1_000_000_000
 MINUTE = 60 * SECOND
@@ -229,6 +233,7 @@ def test_status_says_what_flows(tickloom: Run, stack: Stack, run: str) -> None:
     assert [each["worker_lag"] for each in found["partitions"]] == [0, 2]
     assert [(each["source"], each["status"]) for each in found["sources"]] == [("fxcm", "live"), ("oanda", "live")]
     assert found["rejections"] == {"DUPLICATE": 4, "SPIKE": 2}
+    assert found["incomplete"] == []
     assert [each["source"] for each in found["open_gaps"]] == ["fxcm"]
     assert [each["members"] for each in found["groups"]] == [0, 0]
     text = tickloom("status", **env)
@@ -236,6 +241,27 @@ def test_status_says_what_flows(tickloom: Run, stack: Stack, run: str) -> None:
     assert "not running: `tickloom worker`" in text.output
     assert "2024-01-05 08:00:07.000" in text.output
     assert "PostgreSQL" in text.output
+
+
+def test_status_says_what_it_could_not_read_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent:
+        def __init__(self, _settings: object) -> None: ...
+        def assign(self, _places: object) -> None: ...
+        def unassign(self) -> None: ...
+        def close(self) -> None: ...
+        def consume(self, _count: int, timeout: float) -> list[object]:
+            return []
+
+    monkeypatch.setattr(log, "Consumer", Silent)
+    monkeypatch.setattr(overview, "READ_S", 0.01)
+    with log.LogReader("127.0.0.1:1") as slow:
+        reader = overview.Reader(slow, Codec())
+        assert reader.newest("market.data.gap", {0: 0}, {0: 5}, Gap) == []
+        assert reader.newest("market.source.status", {0: 5}, {0: 5}, Status) == []
+    assert reader.incomplete == ["market.data.gap"]
+    console = Console(record=True, width=160)
+    show(overview.Overview("", "kafka:9092", incomplete=reader.incomplete), console, START)
+    assert "! market.data.gap took too long to read" in console.export_text()
 
 
 @pytest.mark.integration

@@ -5,7 +5,6 @@ transaction, by a producer that fences whoever did the same before and was not f
 to its very end. So a letter goes back once, whoever is killed in between, or asks twice, or at the same time.
 """
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -83,16 +82,16 @@ def read(settings: Settings) -> Box:
     return box
 
 
-def open_reasons(settings: Settings, seconds: float) -> dict[str, int]:
-    """How many letters are open, by reason; of a topic that takes longer to read, as far as it was read.
+def open_reasons(settings: Settings, seconds: float) -> tuple[dict[str, int], bool]:
+    """How many letters are open, by reason; and whether the topic was read to its end within ``seconds``.
 
     Raises BrokerError, KafkaException.
     """
-    limit = time.monotonic() + seconds
     found: dict[Place, str] = {}
-    with LogReader(settings.kafka) as log:
-        starts, ends = _bounds(settings)
-        for message in log.read(named(DEAD_LETTER.name, settings.run), starts, ends):
+    starts, ends = _bounds(settings)
+    is_whole = False
+    with LogReader(settings.kafka) as log, suppress(TimeoutError):
+        for message in log.read(named(DEAD_LETTER.name, settings.run), starts, ends, seconds):
             headers: Any = message.headers() or []
             number, retried = message.partition() or 0, form.retried(headers)
             if retried is not None:
@@ -100,9 +99,8 @@ def open_reasons(settings: Settings, seconds: float) -> dict[str, int]:
                 continue
             reason = next((value for name, value in headers if name == "reason"), None) or b"none"
             found[number, message.offset() or 0] = reason.decode(errors="replace")
-            if time.monotonic() > limit:
-                break
-    return dict(Counter(found.values()).most_common())
+        is_whole = True
+    return dict(Counter(found.values()).most_common()), is_whole
 
 
 def _bounds(settings: Settings) -> tuple[dict[int, int], dict[int, int]]:
