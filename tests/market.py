@@ -1,7 +1,8 @@
 """Builders of records for tests, and random markets that misbehave in every way the stages know.
 
 ``quote(1.09, 1.0902)`` and its siblings fill in what a test does not care about. ``play`` turns a list of
-small acts (drawn by hypothesis, or by ``random_acts`` from a seed) into the log of one partition.
+small acts (drawn by hypothesis, or by ``random_acts`` from a seed) into the log of one partition; ``market``
+gives the records of several symbols for a real Kafka.
 """
 
 from dataclasses import dataclass, field
@@ -162,6 +163,7 @@ NAMES = ("oanda", "fxcm", "cboe", "abn")
 CALENDARS = ("fx", "always", "metals")
 STRATEGIES = ("best", "priority", "latest", "weighted", "consensus")
 SYMBOLS = (SYMBOL, "NZDUSD")
+FIVE = ("EURUSD", "GBPUSD", "USDJPY", "XAUUSD", "BTCUSDT")  # of ``market``: all in schemas/instruments.yaml
 RULES = (
     {},
     {"skew_ns": 2 * SECOND, "outlier_bps": 2, "ttl_max_ns": 20 * SECOND, "silence_ns": 40 * SECOND},
@@ -266,6 +268,19 @@ def play(setup: Setup, acts: list[Act]) -> list[Piped]:
         market.now += STEPS[act.step % len(STEPS)]
         log.append(Piped(_record(market, act), market.now))
     return log
+
+
+def market(seed: int, count: int) -> list[Any]:
+    """Five symbols, four sources, every kind of misbehaviour; one record of each symbol in turn, without clocks.
+
+    The length is about ``count``, of one seed always the same.
+    """
+    chance = Random(seed)
+    streams = []
+    for name in FIVE:
+        log = play(Setup(sources=4), random_acts(chance, count // len(FIVE)))
+        streams.append([replace(each.record, symbol=name) for each in log if not isinstance(each.record, Clock)])
+    return [record for together in zip(*streams, strict=False) for record in together]
 
 
 def _record(market: _Market, act: Act) -> Record:

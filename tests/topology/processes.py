@@ -1,6 +1,7 @@
 """Start and stop real tickloom processes, and read what they wrote."""
 
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 
 from schemas import topics
 from schemas.codec import Codec
-from schemas.instrument import Instrument
+from schemas.instrument import Instrument, load
 from schemas.record import Clock
 from topology import admin
 from topology.driver import Output, TopologyDriver
@@ -26,6 +27,15 @@ STARTING = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
 )
 ROOT = Path(__file__).parents[2]
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports on which nobody listens now."""
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
 
 
 class Process:
@@ -184,6 +194,21 @@ def expected(broker: str, run: str, instruments: dict[str, Instrument]) -> dict[
         for topic in topics.TOPICS:
             outputs[topic.name] += driver.read(topic)
     return outputs
+
+
+def assert_as_expected(broker: str, run: str, *, exactly: bool) -> None:
+    """Compare every output topic with the driver's; after a crash repeats are allowed, other values never."""
+    outputs = expected(broker, run, load())
+    for topic in topics.TOPICS:
+        if topic in (topics.RAW, topics.DEAD_LETTER):
+            continue
+        made = read(broker, topics.named(topic.name, run))
+        got = [(each.key(), each.value(), int(dict(each.headers())[topics.OFFSET_HEADER])) for each in made]
+        wanted = [(each.key, each.value, each.offset) for each in outputs[topic.name]]
+        if exactly:
+            assert got == wanted, topic.name
+        assert set(got) == set(wanted), topic.name
+        assert last_by_key([each[:2] for each in got]) == last_by_key([each[:2] for each in wanted]), topic.name
 
 
 def last_by_key(pairs: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

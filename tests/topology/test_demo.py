@@ -1,7 +1,6 @@
 """The demo: the pipeline held against what the feed injected, under the test driver and once for real."""
 
 import re
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -18,6 +17,7 @@ from connectors.simulated import SECOND, Event, Feed, Label
 from deploy.local import Stack
 from schemas import flags, instrument, topics
 from schemas.record import Best, Gap, Quote, Rejected, replace
+from tests.topology.processes import free_ports
 from topology import admin, config
 from topology.demo import rows, run
 from topology.demo.expected import Expected
@@ -189,9 +189,8 @@ def test_percentiles_of_latency() -> None:
 
 def run_for(environment: dict[str, str], tmp_path: Path, seconds: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "topology.cli", "demo", "--seconds", seconds]
-    with socket.create_server(("127.0.0.1", 0)) as probe:  # not 6066, for which other tests may compete
-        port = str(probe.getsockname()[1])
-    env = {**environment, "TICKLOOM_STATE": str(tmp_path), "TICKLOOM_WEB_PORT": port}
+    [port] = free_ports(1)  # not 6066, for which other tests may compete
+    env = {**environment, "TICKLOOM_STATE": str(tmp_path), "TICKLOOM_WEB_PORT": str(port)}
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
 
 

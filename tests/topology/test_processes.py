@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from deploy.local import Stack
-from tests.topology.processes import PARTITIONS, Process, produce, wait_for_no_lag
-from tests.topology.test_worker import assert_as_expected, market
+from tests.market import market
+from tests.topology.processes import PARTITIONS, Process, assert_as_expected, produce, wait_for_no_lag
 from topology import admin
 from topology.admin import create_topics
 

@@ -16,11 +16,10 @@ from schemas.codec import Codec
 from schemas.instrument import load
 from schemas.record import Clock
 from schemas.topics import Topic
-from tests.market import HOUR, moment
+from tests.market import HOUR, market, moment
 from tests.stages.test_recorded_days import recorded as recorded_ticks
 from tests.topology.processes import expected
 from tests.topology.replaying import Base, tighter
-from tests.topology.test_worker import market
 from topology.replay.outputs import symbol_of
 
 pytestmark = pytest.mark.integration

@@ -12,9 +12,9 @@ from schemas import flags, topics
 from schemas.codec import Codec
 from schemas.instrument import load
 from schemas.record import Candle, Gap
+from tests.market import market
 from tests.topology.processes import last_by_key, read
 from tests.topology.replaying import Base, tighter
-from tests.topology.test_worker import market
 from topology import admin
 from topology.replay.outputs import PROMOTED_HEADER
 from topology.storage import database

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from schemas.instrument import ConfigError
 from schemas.record import Quote
 from schemas.topics import TICK, named
 from tests.market import NOON, quote
-from tests.topology.processes import PARTITIONS, Process, lag, produce, read, wait_for_no_lag
+from tests.topology.processes import PARTITIONS, Process, free_ports, lag, produce, read, wait_for_no_lag
 from topology import admin, config
 from topology.config import Settings
 from topology.storage import database
@@ -47,14 +46,6 @@ ssl.truststore.type=PEM
 ssl.truststore.location={directory}/ca.crt
 listener.name.mutual.ssl.client.auth=required
 """
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def make_certificates(directory: Path) -> bool:

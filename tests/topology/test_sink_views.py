@@ -18,16 +18,11 @@ from schemas.codec import Codec
 from schemas.topics import TICK, named
 from tests.faults.proxy import Proxy
 from tests.market import NOON, quote
-from tests.topology.processes import Process
+from tests.topology.processes import Process, free_ports
 
 pytestmark = pytest.mark.integration
 
 CODEC = Codec()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def get(port: int, path: str) -> tuple[int, str]:
@@ -74,7 +69,7 @@ def ticks(first: int, count: int) -> list[bytes]:
 
 
 def test_the_metrics_are_what_was_done(stack: Stack, run: str, start: Callable[..., Process]) -> None:
-    port = free_port()
+    [port] = free_ports(1)
     sink = start("sink", TICKLOOM_SINK_WEB_PORT=str(port))
     produce(stack.broker, run, *ticks(0, 40), b"rubbish", CODEC.encode(quote(symbol="NOSUCH")))
     # 40 rows of ticks and 2 of the letters that the sink has written itself
@@ -102,8 +97,8 @@ def test_the_metrics_are_what_was_done(stack: Stack, run: str, start: Callable[.
 def test_without_its_database_it_is_healthy_but_not_ready(
     stack: Stack, run: str, start: Callable[..., Process]
 ) -> None:
-    port, behind = free_port(), int(stack.database.rpartition(":")[2].partition("/")[0])
-    front = free_port()
+    port, front = free_ports(2)
+    behind = int(stack.database.rpartition(":")[2].partition("/")[0])
     database = stack.database.replace(f":{behind}/", f":{front}/")
     proxy = Proxy({front: behind})
     sink = start("sink", TICKLOOM_SINK_WEB_PORT=str(port), TICKLOOM_DATABASE=database)

@@ -2,7 +2,6 @@
 
 import json
 import re
-import socket
 import threading
 import time
 import urllib.request
@@ -14,8 +13,17 @@ import pytest
 
 from deploy.local import Stack
 from schemas import topics
-from tests.topology.processes import PARTITIONS, Process, produce, read, wait_for_no_lag
-from tests.topology.test_worker import Workers, assert_as_expected, market, workers
+from tests.market import market
+from tests.topology.processes import (
+    PARTITIONS,
+    Process,
+    assert_as_expected,
+    free_ports,
+    produce,
+    read,
+    wait_for_no_lag,
+)
+from tests.topology.test_worker import Workers, workers
 from topology import admin, status
 from topology.membership import Membership
 
@@ -38,8 +46,7 @@ def until(done: Callable[[], bool], workers: list[Process], seconds: float = 40)
 
 def start(workers: Workers) -> Process:
     """A worker with a port of its own for its web views."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = int(probe.getsockname()[1])
+    [port] = free_ports(1)
     workers.environment["TICKLOOM_WEB_PORT"] = str(port)
     worker = workers.start()
     PORTS[worker.pid] = port

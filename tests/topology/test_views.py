@@ -5,7 +5,6 @@ import http.client
 import json
 import random
 import re
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,15 +22,16 @@ from deploy.local import Stack
 from schemas import topics
 from schemas.codec import Codec
 from schemas.instrument import load
-from schemas.record import Clock, Record, replace
+from schemas.record import Record
 from tests.market import (
+    FIVE,
     MINUTE,
     NOON,
     SECOND,
-    Setup,
     clock,
     instrument,
     link,
+    market,
     play,
     quote,
     random_acts,
@@ -40,14 +40,12 @@ from tests.market import (
 )
 from tests.market import instruments_of as market_instruments
 from tests.topology.fake_app import FakeApp, router_of
-from tests.topology.processes import PARTITIONS, ROOT, Process, produce, read, wait_for_no_lag
+from tests.topology.processes import PARTITIONS, ROOT, Process, free_ports, produce, read, wait_for_no_lag
 from topology.admin import create_topics
 from topology.stages.partition import Partition
 from topology.stages.pipeline import Symbol
 from topology.web import describe, routing, state_view
 from topology.web.routing import PASSED_ON, Unavailable
-
-SYMBOLS = ("EURUSD", "GBPUSD", "USDJPY", "XAUUSD", "BTCUSDT")
 
 
 def fed(*records: Record, **fields: Any) -> tuple[Symbol, Partition]:
@@ -314,8 +312,7 @@ class Cluster:
 
     def start(self) -> Web:
         """One more worker."""
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = int(probe.getsockname()[1])
+        [port] = free_ports(1)
         name = f"worker-{len(self.workers)}"
         environment = {
             "PATH": "/usr/bin:/bin",
@@ -352,20 +349,10 @@ def cluster(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     found = Cluster(stack, tmp_path_factory.mktemp("views"))
     found.start().wait_until_ready()
     found.start().wait_until_ready()
-    found.feed(market(300))
+    found.feed(market(11, 1_500))
     yield found
     for worker in found.workers:
         worker.process.kill()
-
-
-def market(count: int) -> list[Record]:
-    """Five symbols with four sources each that misbehave, one record of each in turn."""
-    chance = random.Random(11)
-    streams = []
-    for name in SYMBOLS:
-        log = [piped.record for piped in play(Setup(sources=4), random_acts(chance, count))]
-        streams.append([replace(r, symbol=name) for r in log if not isinstance(r, Clock)])
-    return [record for together in zip(*streams, strict=False) for record in together]
 
 
 def shown(data: dict[str, Any]) -> dict[str, Any]:
@@ -376,12 +363,12 @@ def shown(data: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.integration
 def test_any_worker_gives_the_state_of_any_symbol(cluster: Cluster) -> None:
     expected = cluster.expected()
-    assert set(expected) == set(SYMBOLS)
-    for name in SYMBOLS:
+    assert set(expected) == set(FIVE)
+    for name in FIVE:
         answers = [worker.json(f"/symbols/{name}") for worker in cluster.workers]
         assert answers[0] == answers[1]
         assert shown(answers[0]) == expected[name]
-    owners = {cluster.workers[0].json(f"/symbols/{name}")["worker"] for name in SYMBOLS}
+    owners = {cluster.workers[0].json(f"/symbols/{name}")["worker"] for name in FIVE}
     assert owners == {worker.address for worker in cluster.workers}  # both had some to give
 
 
@@ -392,7 +379,7 @@ def test_any_worker_gives_the_lists_of_all_workers(cluster: Cluster) -> None:
         assert shown(first) == shown(second)
         assert first["incomplete"] == second["incomplete"] == []
     symbols, sources = cluster.workers[0].json("/symbols"), cluster.workers[0].json("/sources")
-    assert [row["symbol"] for row in symbols["symbols"]] == sorted(SYMBOLS)
+    assert [row["symbol"] for row in symbols["symbols"]] == sorted(FIVE)
     assert sum(row["arrived"] for row in symbols["symbols"]) == sum(t["arrived"] for t in sources["totals"]) > 0
     placed = cluster.workers[0].json("/topology")["partitions"]
     assert placed == {worker.address: worker.json("/readyz")["partitions"] for worker in cluster.workers}
@@ -402,7 +389,7 @@ def test_any_worker_gives_the_lists_of_all_workers(cluster: Cluster) -> None:
 @pytest.mark.integration
 def test_a_request_is_passed_on_once_at_most(cluster: Cluster) -> None:
     first, second = cluster.workers
-    name = next(n for n in SYMBOLS if first.json(f"/symbols/{n}")["worker"] == second.address)
+    name = next(n for n in FIVE if first.json(f"/symbols/{n}")["worker"] == second.address)
     status, headers, body = first.get(f"/symbols/{name}", **{PASSED_ON: "http://127.0.0.1:1"})
     assert (status, headers["Retry-After"]) == (503, "2")
     assert json.loads(body)["error"].endswith(f"has just moved to worker {second.address}")
@@ -459,7 +446,7 @@ def test_only_our_own_pages_are_served(cluster: Cluster) -> None:
 def test_after_a_kill_the_survivor_answers_for_all_and_until_then_says_why_not(cluster: Cluster) -> None:
     expected = cluster.expected()
     first, second = cluster.workers
-    lost = [name for name in SYMBOLS if first.json(f"/symbols/{name}")["worker"] == second.address]
+    lost = [name for name in FIVE if first.json(f"/symbols/{name}")["worker"] == second.address]
     second.process.kill()
     status, headers, body = first.get(f"/symbols/{lost[0]}")
     assert (status, headers["Retry-After"]) == (503, "2")
@@ -467,7 +454,7 @@ def test_after_a_kill_the_survivor_answers_for_all_and_until_then_says_why_not(c
     listed = first.json("/symbols")
     assert lost[0] not in [row["symbol"] for row in listed["symbols"]]
     assert f"worker {second.address}" in " ".join(listed["incomplete"])
-    waiting, deadline = set(SYMBOLS), time.monotonic() + 60
+    waiting, deadline = set(FIVE), time.monotonic() + 60
     while waiting:  # never a wrong answer on the way
         assert time.monotonic() < deadline, f"{waiting}: {body}\n{first.process.tail()}"
         for name in sorted(waiting):

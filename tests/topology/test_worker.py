@@ -14,30 +14,12 @@ from aiokafka.protocol.coordination import FindCoordinatorRequest
 
 from deploy.local import Stack
 from schemas import flags, topics
-from schemas.instrument import load
-from schemas.record import Clock, replace
-from tests.market import Setup, play, random_acts
-from tests.topology.processes import Process, expected, last_by_key, produce, read, wait_for_no_lag, written
+from schemas.record import replace
+from tests.market import market
+from tests.topology.processes import Process, assert_as_expected, produce, read, wait_for_no_lag, written
 from topology.app import new_producer
 
 pytestmark = pytest.mark.integration
-
-INSTRUMENTS = {name: load()[name] for name in ("EURUSD", "GBPUSD", "USDJPY", "XAUUSD", "BTCUSDT")}
-
-
-def market(seed: int, count: int) -> list[object]:
-    """Five symbols, four sources, every kind of misbehaviour; one record of each in turn."""
-    chance = random.Random(seed)
-    streams = []
-    for name in INSTRUMENTS:
-        log = play(Setup(sources=4), random_acts(chance, count // len(INSTRUMENTS)))
-        records = [each.record for each in log if not isinstance(each.record, Clock)]
-        streams.append([_renamed(record, name) for record in records])
-    return [record for together in zip(*streams, strict=False) for record in together]
-
-
-def _renamed(record: Any, name: str) -> Any:
-    return replace(record, symbol=name)
 
 
 @pytest.fixture
@@ -64,21 +46,6 @@ class Workers(list[Process]):
         worker = Process(self.environment | data, "worker", log=self._directory / f"{name}.log")
         self.append(worker)
         return worker
-
-
-def assert_as_expected(broker: str, run: str, *, exactly: bool) -> None:
-    """Compare every output topic with the driver's; after a crash repeats are allowed, other values never."""
-    outputs = expected(broker, run, load())
-    for topic in topics.TOPICS:
-        if topic in (topics.RAW, topics.DEAD_LETTER):
-            continue
-        made = read(broker, topics.named(topic.name, run))
-        got = [(each.key(), each.value(), int(dict(each.headers())[topics.OFFSET_HEADER])) for each in made]
-        wanted = [(each.key, each.value, each.offset) for each in outputs[topic.name]]
-        if exactly:
-            assert got == wanted, topic.name
-        assert set(got) == set(wanted), topic.name
-        assert last_by_key([each[:2] for each in got]) == last_by_key([each[:2] for each in wanted]), topic.name
 
 
 def test_a_worker_writes_what_the_driver_says(stack: Stack, run: str, workers: Workers) -> None:
@@ -167,7 +134,7 @@ def test_a_connection_that_breaks_while_the_coordinator_is_looked_up_ends_no_pro
 def test_what_cannot_be_applied_is_a_dead_letter_and_the_rest_goes_on(stack: Stack, run: str, workers: Workers) -> None:
     """Undecodable bytes, an unknown symbol: set aside with coordinates and reason."""
     good = market(4, 200)
-    stranger = _renamed(good[0], "NOSUCH")
+    stranger = replace(good[0], symbol="NOSUCH")
     produce(stack.broker, run, [*good[:100], b"not avro", stranger, *good[100:]])
     workers.start()
     wait_for_no_lag(stack.broker, run, workers)
