@@ -169,6 +169,7 @@ def status(as_json: bool) -> None:
 
     from schemas.codec import Codec
     from schemas.instrument import ConfigError
+    from schemas.registry import codec_for
     from topology import config
     from topology import status as overview
 
@@ -176,7 +177,12 @@ def status(as_json: bool) -> None:
     for server in ("broker", "database"):  # each may be away: that is an answer
         with contextlib.suppress(ConfigError):
             settings = config.located(settings, broker=server == "broker", database=server == "database")
-    found = overview.gather(settings, Codec())
+    try:
+        codec = codec_for(settings.schema_registry_url)
+    except ConfigError as error:  # that is an answer, too; what it alone could explain is counted as unreadable
+        click.echo(f"! {error}", err=True)
+        codec = Codec()
+    found = overview.gather(settings, codec)
     if as_json:
         click.echo(overview.to_json(found))
     else:

@@ -29,6 +29,7 @@ DEFAULT_SINK_WEB_PORT = 6067
 CONFIG = "TICKLOOM_CONFIG"
 STORES = ("memory", "rocksdb")
 DELIVERIES = ("exactly_once", "at_least_once")
+ADDRESSES = ("database", "schema_registry_url")  # which may hold a password
 ELSEWHERE = (CONFIG, "TICKLOOM_PURE")  # read here and by setup.py
 
 
@@ -61,7 +62,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __repr__(self) -> str:
         shown = {
-            field: without_password(value) if field == "database" else "***" if field == "kafka_password" else value
+            field: without_password(value) if field in ADDRESSES else "***" if field == "kafka_password" else value
             for field, value in msgspec.structs.asdict(self).items()
             if value
         }
@@ -240,7 +241,7 @@ def _listener(host: str, asked: int, usual: int, variable: str) -> socket.socket
 
 
 def without_password(address: str) -> str:
-    """A database's address as it may be shown."""
+    """The address of a database or a registry as it may be shown."""
     return re.sub(r"(?<=://)([^:@/]*):[^@/]*@", r"\1:***@", address)
 
 

@@ -89,6 +89,11 @@ def test_no_message_shows_the_databases_password() -> None:
     assert config.without_password("postgresql://me@host/db") == "postgresql://me@host/db"
 
 
+def test_settings_that_are_shown_show_no_password() -> None:
+    address = f"http://me:{SECRET}@registry:8081"
+    assert SECRET not in repr(config.load({"SCHEMA_REGISTRY_URL": address, "TICKLOOM_KAFKA_PASSWORD": SECRET}))
+
+
 def test_a_child_process_gets_the_same_settings() -> None:
     settings = Settings(
         broker="a:1,b:2",

@@ -27,6 +27,7 @@ from connectors.simulated import SECOND, Feed
 from schemas import topics
 from schemas.codec import Codec
 from schemas.record import Clock, Quote
+from schemas.registry import codec_for
 from topology import admin
 from topology.config import Settings
 from topology.demo import rows
@@ -113,7 +114,7 @@ def _on_signal(demo: Demo, _number: int, _frame: object) -> None:
 
 def _feed(demo: Demo) -> None:
     """Send every event when it is due."""
-    producer = RawProducer(demo.settings.kafka, demo.settings.run, Codec())
+    producer = RawProducer(demo.settings.kafka, demo.settings.run, codec_for(demo.settings.schema_registry_url))
     start_ns = time.time_ns() + SECOND // 4
     feed = Feed(random.randrange(2**32), start_ns, start_ns + int(demo.seconds * SECOND) if demo.seconds else 0)
     demo.recipe = f"seed {feed.seed}, start {feed.start_ns}"
@@ -143,7 +144,7 @@ def _feed(demo: Demo) -> None:
 
 def _read(demo: Demo) -> None:
     """Read every output topic from its beginning to the ends that `_settle` names."""
-    codec = Codec()
+    codec = codec_for(demo.settings.schema_registry_url)
     kinds = {topics.named(topic.name, demo.settings.run): topic for topic in OUTPUTS}
     said: list[KafkaError] = []
     consumer = Consumer(
