@@ -45,6 +45,7 @@ BATCH_ROWS = 20_000  # of one transaction, about
 LINGER_S = 0.1  # how long a row waits for company
 REPORT_S = 60.0
 LOOK_S = 10.0  # between two looks whether the topics are still there
+LOOK_AGAIN_S = 1.0  # where Kafka gave no answer
 NAME_LENGTH = 500  # of a text that is part of a key of the table dead_letter
 
 #: What a person can put right: one line is enough.
@@ -230,10 +231,20 @@ class Sink:
         new = {taken.place: taken.event.message.acks for taken in batch}
         new = {place: span for place, span in new.items() if self._spans.get(place) is not span}
         if new:
-            await self._check()
+            await self._checked()
             stored = await self.writer.offsets()
             self._next.update({place: stored.get(place, 0) for place in new})
             self._spans.update(new)
+
+    async def _checked(self) -> None:
+        """Nothing is stored before it is known of which topics; Kafka may be away for that while."""
+        while True:
+            try:
+                await self._check()
+                return
+            except (admin.BrokerError, KafkaException) as error:
+                log.warning("Kafka does not say whether its topics are still the same (%s); asking again", error)
+            await asyncio.sleep(LOOK_AGAIN_S)
 
     async def _refuse(self, refused: Refused) -> None:
         """Deliver the records to market.dead_letter."""

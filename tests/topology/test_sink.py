@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 from aiokafka.structs import ConsumerRecord
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from connectors.runtime.producer import partition_of
 from deploy.local import Stack
@@ -245,6 +245,21 @@ def test_a_topic_made_anew_meanwhile_ends_it(stack: Stack, run_name: str) -> Non
     with pytest.raises(TopicsChangedError):
         drain(stack, kafka, kafka.event(topics.TICK, 0, 0, quote(0)), check=changed)
     assert kafka.acked == []
+
+
+def test_a_kafka_that_is_away_for_the_moment_is_asked_again(
+    connection: database.Connection, stack: Stack, run_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink, "LOOK_AGAIN_S", 0.01)
+    said: list[Exception] = [KafkaException(KafkaError(KafkaError._TIMED_OUT)), admin.BrokerError("no answer")]
+
+    async def away() -> None:
+        if said:
+            raise said.pop()
+
+    kafka = Kafka(run_name)
+    made = drain(stack, kafka, kafka.event(topics.TICK, 0, 0, quote(0)), check=away)
+    assert (made.written, said) == (1, [])
 
 
 def test_a_partition_that_comes_back_is_looked_up_again(
