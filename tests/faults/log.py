@@ -18,7 +18,6 @@ STARTING = (
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.NOT_COORDINATOR,
     KafkaError._TIMED_OUT,
-    KafkaError._TIMED_OUT_QUEUE,
     KafkaError._TRANSPORT,
     KafkaError._ALL_BROKERS_DOWN,
     KafkaError.LEADER_NOT_AVAILABLE,
@@ -125,7 +124,8 @@ class Lag:
         try:
             return question(self._client)
         except KafkaException as error:
-            if error.args[0].code() not in STARTING:
+            code = error.args[0].code()
+            if code >= 0 and code not in STARTING:  # below 0 it is the client's own: it has met no broker that says
                 raise
             self.close()  # it would ask a dead leader for minutes; a new one looks for the present one
             return None
