@@ -190,7 +190,7 @@ def slow_broker(world: World) -> None:
         world.pause(1.0)
         port = world.cluster.port(world.chance.choice((1, 2, 3)))
         began = time.monotonic()
-        seconds = world.chance.choice((0.2, 0.5, 1.0))  # each way; a transaction takes three such rounds, and may take 10 s
+        seconds = world.chance.choice((0.2, 0.5, 1.0))  # each way: a transaction takes three rounds, and may take 10 s
         fault = world.fault(f"delay of {seconds} s", f"port {port}")
         world.cluster.proxy.delay(port, seconds)
         world.recovered(fault, began, RECOVERY_S)
