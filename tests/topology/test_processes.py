@@ -30,10 +30,10 @@ def is_there(pid: int) -> bool:
 
 
 def wait_for_members(broker: str, run: str, count: int) -> None:
-    """Wait until the group of a run's workers has so many members."""
+    """Wait until the group of a run's workers has so many members, and each its partitions."""
     deadline = time.monotonic() + 60
-    while admin.groups(admin.connect(broker), run)[0].members != count:
-        assert time.monotonic() < deadline
+    while (found := admin.groups(admin.connect(broker), run)[0]).members != count or found.state != "stable":
+        assert time.monotonic() < deadline, found
         time.sleep(0.2)
 
 
