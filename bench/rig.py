@@ -17,7 +17,7 @@ from schemas import topics
 from topology import admin
 from topology.config import Settings
 
-PEER = "bench-peer-"  # what the topics and groups of peers begin with
+PEER = "bench-peer-"  # what the groups of peers begin with
 
 
 class Rig:

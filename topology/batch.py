@@ -14,9 +14,8 @@ from mypy_extensions import i64
 
 from schemas.avro import Cursor, put_long
 
-LIMIT: Final = (
-    1_000_000  # bytes of the records of one batch, unless a single one is longer: Kafka takes 1,048,588 in all
-)
+#: Bytes of the records of one batch, unless a single one is longer. Kafka takes 1,048,588 with the batch's header.
+LIMIT: Final = 1_000_000
 
 #: (key, value, headers) of a record.
 Produced = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]

@@ -13,7 +13,7 @@ from deploy import local
 from tests.faults.cluster import Cluster
 
 STOP_LIMIT_S = 20.0
-SMALL_DISK = "4g"  # the full form writes its 500,000 ticks twice, and their log; memory only as far as it is filled
+SMALL_DISK = "4g"  # of memory, filled to the last byte: the full form writes its 500,000 ticks twice, and their log
 BLOCK = 4096
 
 
