@@ -38,12 +38,14 @@ def stack(directory: Path) -> local.Stack:
 
 
 def create(broker: str, topic: str) -> None:
-    admin = AdminClient({"bootstrap.servers": broker})
+    admin = AdminClient(
+        {"bootstrap.servers": broker, "log_level": 0}
+    )  # it outlives the servers until the next collection
     admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(20)
 
 
 def produce(broker: str, topic: str, value: bytes) -> None:
-    producer = Producer({"bootstrap.servers": broker, "acks": "all"})
+    producer = Producer({"bootstrap.servers": broker, "acks": "all", "log_level": 0})
     producer.produce(topic, value)
     assert producer.flush(20) == 0
 
