@@ -82,7 +82,7 @@ def point(symbols: int, sources: int) -> Point:
         task.take()
     gc.collect()
     objects = _resident() - before
-    saved = dict(task.save())
+    saved = dict(task.save(1.0))
     gc.collect()
     memory = _resident() - before
     spent, outputs = 0.0, 0
@@ -93,7 +93,7 @@ def point(symbols: int, sources: int) -> Point:
         outputs += sum(map(len, task.take()))
     ticks = pairs * turns
     begun = time.process_time()
-    state = task.save()
+    state = task.save(1.0)
     saving = time.process_time() - begun
     saved.update(state)
     size = sum(map(len, saved.values()))

@@ -93,7 +93,7 @@ def measure(ticks: int) -> Parts:
     parts = {"decode": _best(decode), "stages": _best(apply), "task: all of it, with encode": _best(whole)}
     parts = {name: seconds / ticks * 1e6 for name, seconds in parts.items()}
     begun = time.process_time()
-    state = task.save()
+    state = task.save(1.0)
     parts["save, us per symbol"] = (time.process_time() - begun) / len(state) * 1e6
     parts["state, bytes per symbol"] = sum(len(value) for _, value in state) / len(state)
     parts["outputs per tick"] = outputs / ticks

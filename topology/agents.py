@@ -150,6 +150,10 @@ class Tasks(Generic[ProcessorT]):
             changelog = self._table.changelog_topic_name
             end(f"{self.raw}-{number} is processed up to {committed}, but {changelog} has no state: {watch.remedy}")
 
+    def restart(self, number: int) -> int | None:
+        """The offset of market.raw at which the saved state of a partition begins to miss something; None: none."""
+        return self._table.data.states(number).restart(number)
+
     def hurry(self) -> None:
         """Commit everything at once: partitions are about to be given up."""
         for lane in self.lanes.values():

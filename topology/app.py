@@ -55,6 +55,10 @@ class App(faust.App):
     tickloom: Tasks[Any]
     membership: Membership | None = None
 
+    def restart_offset(self, tp: TP) -> int | None:
+        """The offset at which reading must begin for the state that was recovered (`transport.py`); None: any."""
+        return self.tickloom.restart(tp.partition) if tp.topic == self.tickloom.raw else None
+
     def on_rebalance_start(self) -> None:
         """Partitions are about to be given up: Faust waits until what was taken is acked."""
         self.loop.call_soon_threadsafe(self.tickloom.hurry)  # this is the consumer's thread

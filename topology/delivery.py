@@ -1,13 +1,14 @@
 """The way out of one partition: outputs at once, state and offset in the way that makes a crash harmless.
 
-    exactly_once    outputs sent at once, in a transaction; every COMMIT seconds the symbols' state and, last, the
+    exactly_once    outputs sent at once, in a transaction; every COMMIT seconds some symbols' state and, last, the
                     partition's own record with the offset reached join it; committed -> acked
     at_least_once   outputs sent at once; every COMMIT seconds: outputs delivered -> the same state delivered, beside
                     the next outputs -> acked
 
-The source offset is part of the state, so it is in the transaction; what the consumer group commits afterwards only
-says where to begin to read, and records that the state has applied already are skipped. A crash before the state is
-durable repeats records from the old state and gives the same outputs again: in a transaction the first ones were
+The source offset is part of the state, so it is in the transaction. The state of a symbol is written every SAVE
+seconds only, as it is large and changes with every tick; the partition's own record says how far back the oldest is.
+After a crash reading begins there, and of what was processed before nothing is made again: it was delivered. A crash
+before that record is durable repeats records and gives the same outputs again: in a transaction the first ones were
 never visible. Any failed delivery ends the process: nothing unsafe is ever acked. So does a partition's transactional
 id that another worker has taken over.
 """
@@ -30,8 +31,10 @@ from aiokafka.structs import RecordMetadata, TopicPartition
 from topology.batch import Records, encode_headers
 from topology.processor import Processor
 
-COMMIT_SECONDS: Final = {"exactly_once": 0.1, "at_least_once": 1.0}
+COMMIT_SECONDS: Final = {"exactly_once": 0.05, "at_least_once": 1.0}
 COMMIT_RECORDS: Final = 50_000  # whichever comes first
+SAVE_SECONDS: Final = 5.0  # in which every symbol's state is written
+SAVE_RECORDS: Final = 200_000  # or so many of the partition: what a crash repeats is a second's work
 PACE_S: Final = {"exactly_once": 0.01, "at_least_once": 0.0}  # between two sends; each lane has a producer of its own
 
 SNAPPY: Final = 2  # aiokafka's lz4 works at level 9: a quarter of a worker's time
@@ -91,7 +94,7 @@ class Lane(Generic[ProcessorT]):
         self._delivered: Commit | None = None  # at least once: its outputs are delivered, its state is not yet
         self._wake = asyncio.Event()
         self._committed = time.monotonic()
-        self._uncommitted = 0
+        self._uncommitted = 0  # records
         self._open = False  # a transaction
         self._hurry = False
         self._loop = asyncio.create_task(self._run(), name=f"lane-{task.number}")
@@ -185,9 +188,11 @@ class Lane(Generic[ProcessorT]):
 
     def _take_commit(self) -> Commit:
         events, self._events = self._events, []
+        now = time.monotonic()
+        share = max((now - self._committed) / SAVE_SECONDS, self._uncommitted / SAVE_RECORDS)
         self._uncommitted = 0
-        self._committed = time.monotonic()
-        return Commit(self.task.save(), events)
+        self._committed = now
+        return Commit(self.task.save(1.0 if self._hurry else share), events)
 
     async def _deliver(self, records: dict[str, Records]) -> int:
         """Send records by topic, all at once, and wait until they are delivered; give the last offset of the last.

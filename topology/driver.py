@@ -75,7 +75,9 @@ class TopologyDriver:
 
     def restart(self) -> None:
         """Save all state, drop it, and load it again, as a worker that comes back does."""
-        self._saved.update(self._partition.dump(self._next - 1))
+        self._saved.update({key: state for key, _, state in self._partition.dump(1.0)})
+        own = self._partition.dump_own(self._next - 1)
         self._partition = Partition(0, self._instruments)
-        for key, value in self._saved.items():
-            self._partition.load(key, value)
+        self._partition.load_own(*own)
+        for key, state in self._saved.items():
+            self._partition.load(key, state)

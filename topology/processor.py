@@ -27,17 +27,19 @@ class Processor(Protocol):
     def process(self, records: list[Any]) -> None:
         """Apply fetched records (`topology.fetched.Fetched`) in their order, but for those that the state has applied.
 
-        An exception ends the worker.
+        Those after the state that were processed before a crash change the state again, and nothing is made of them:
+        it was delivered. An exception ends the worker.
         """
 
     def take(self) -> list[Records]:
         """Hand over the outputs made since the last time, by topic in the order of those that `Tasks` was given."""
 
-    def save(self) -> list[tuple[bytes, bytes]]:
-        """What has changed since the last time, as (key, value) for the changelog.
+    def save(self, share: float) -> list[tuple[bytes, bytes]]:
+        """Part of what has changed since it was saved, as (key, value) for the changelog; all of it for a share of 1.
 
         A value begins with the offset that it has applied (eight bytes, big-endian): of two of a key the higher one
-        stands. The last of them is the partition's own: its key is `#` and the number, its offset the one reached.
+        stands. The last of them is the partition's own: its key is `#` and the number, its offset the one reached,
+        and then comes the offset up to which what has been saved so far is complete: there a restart begins.
         """
 
     def load(self, key: bytes, value: bytes) -> None:

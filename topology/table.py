@@ -16,7 +16,7 @@ from faust.types import TP
 from yarl import URL
 
 from topology.stages.partition import PARTITION_KEY
-from topology.task import applied_offset
+from topology.task import applied_offset, state_offset
 
 ORIGIN = "raw"  # header of every state record: Kafka's id of the market.raw whose offsets it counts
 
@@ -40,6 +40,11 @@ class States:
         """The offset of market.raw up to which they have processed all records; -1: none."""
         value = self.values.get(PARTITION_KEY + b"%d" % number)
         return -1 if value is None else applied_offset(value)
+
+    def restart(self, number: int) -> int | None:
+        """The offset of market.raw at which a restart begins to read; None: they don't say."""
+        value = self.values.get(PARTITION_KEY + b"%d" % number)
+        return None if value is None else state_offset(value) + 1
 
     def close(self) -> None:
         """The partition has left."""

@@ -19,7 +19,7 @@ from schemas.instrument import Instrument
 from schemas.record import Best, Candle, Clock, Link, Quote, Record, Rejected, Trade
 from topology.batch import Records, encode_headers
 from topology.dead_letters import letter
-from topology.stages.partition import Partition
+from topology.stages.partition import PARTITION_KEY, Partition
 from topology.stages.pipeline import Made
 
 MILLISECOND: Final = 1_000_000
@@ -29,6 +29,7 @@ RECORD_BYTES: Final = 64_000
 NAME_LENGTH: Final = 256
 
 _OFFSET: Final = struct.Struct(">q")
+_OFFSETS: Final = struct.Struct(">qq")
 _ONE_HEADER: Final = encode_headers([(topics.OFFSET_HEADER, b"")])[:-1]  # but for its value
 _NUMBER_OF: Final[dict[type, int]] = {kind: topics.TOPICS.index(topic) for kind, topic in topics.OUTPUT_OF.items()}
 _DEAD_LETTER: Final = topics.TOPICS.index(topics.DEAD_LETTER)
@@ -44,6 +45,7 @@ class Task:
         self.outputs = [Records() for _ in topics.TOPICS]
         self.waiting = 0  # how many outputs
         self.offset = -1  # of the last record processed
+        self.delivered: i64 = -1  # what was made of the records up to here had been delivered when this one was loaded
         self.processed = 0  # records, since assignment
         self.dead_letters: dict[str, int] = {}
         self._name = ""  # of the last key asked for: most outputs of a record have it
@@ -59,7 +61,7 @@ class Task:
         made = partition.out
         for record in records:
             offset: i64 = record.offset
-            if offset <= partition.offset:  # applied before a restart, dead letters too
+            if offset <= partition.offset:  # applied before a restart
                 continue
             value: bytes = record.value or b""
             milliseconds: i64 = record.timestamp
@@ -82,7 +84,8 @@ class Task:
             if reason:
                 self._dead_letter(record, reason, flags.DEAD_LETTER_REASONS[reason])
             if made:
-                self._encode(made, decoded, value)
+                if offset > self.delivered:
+                    self._encode(made, decoded, value)
                 made.clear()
         self.offset = records[-1].offset
         self.processed += len(records)
@@ -115,6 +118,8 @@ class Task:
         return self._named
 
     def _dead_letter(self, record: Any, reason: str, error: str) -> None:
+        if record.offset <= self.delivered:
+            return
         self.dead_letters[reason] = self.dead_letters.get(reason, 0) + 1
         key, kept, headers = letter.write(record, reason, error)
         self.outputs[_DEAD_LETTER].add(key, kept, encode_headers(headers))
@@ -127,17 +132,20 @@ class Task:
         self.waiting = 0
         return outputs
 
-    def save(self) -> list[tuple[bytes, bytes]]:
-        """What has changed since the last save: (key, value) for the changelog, in this order."""
-        applied = {symbol.name.encode(): symbol.offset for symbol in self.partition.touched.values()}
-        saved = self.partition.dump(self.offset)
-        for place, (key, value) in enumerate(saved):  # in its place: there is never a second copy of all
-            saved[place] = key, _OFFSET.pack(applied.get(key, self.offset)) + value
-        return saved
+    def save(self, share: float) -> list[tuple[bytes, bytes]]:
+        """States of so many symbols as are ``share`` of all, then the partition's: (key, value) for the changelog."""
+        saved = [(key, _OFFSET.pack(offset) + state) for key, offset, state in self.partition.dump(share)]
+        behind, own = self.partition.dump_own(max(self.offset, self.partition.offset))
+        reached = _OFFSETS.pack(max(self.offset, self.delivered), behind)  # records may be coming again
+        return [*saved, (PARTITION_KEY + b"%d" % self.number, reached + own)]
 
     def load(self, key: bytes, value: bytes) -> None:
         """Take over one saved record. Raises ValueError where it can't be."""
-        self.partition.load(key, value[_OFFSET.size :])
+        if key.startswith(PARTITION_KEY):
+            self.delivered, behind = _OFFSETS.unpack_from(value)
+            self.partition.load_own(behind, value[_OFFSETS.size :])
+        else:
+            self.partition.load(key, value[_OFFSET.size :])
 
 
 def _symbol_of(record: Record) -> str:
@@ -167,5 +175,10 @@ def _from_offset(origin: i64) -> bytes:
 
 
 def applied_offset(value: bytes) -> int:
-    """The offset up to which a saved record has applied its symbol's records."""
+    """The offset up to which a saved record has applied its symbol's records, or a partition's all of them."""
     return int(_OFFSET.unpack_from(value)[0])
+
+
+def state_offset(value: bytes) -> int:
+    """The offset up to which, by a partition's saved record, the saved states of its symbols have applied all."""
+    return int(_OFFSETS.unpack_from(value)[1])

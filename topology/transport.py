@@ -330,11 +330,16 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         return runs
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Begin a span of every assigned partition that is not a changelog's."""
-        found: Mapping[TP, int] = await self.call_thread(self._seek_to_committed)
+        """Begin a span of every assigned partition that is not a changelog's; give the committed offsets.
+
+        Where the state that was recovered is older than the commit, reading begins at the state.
+        """
+        restart: Callable[[TP], int | None] = getattr(self.app, "restart_offset", lambda _tp: None)
+        restarts = {tp: offset for tp in self.assignment() if (offset := restart(tp)) is not None}
+        found: Mapping[TP, int] = await self.call_thread(self._seek_to_committed, restarts)
         return found
 
-    async def _seek_to_committed(self) -> dict[TP, int | None]:
+    async def _seek_to_committed(self, restarts: Mapping[TP, int]) -> dict[TP, int | None]:
         consumer = self._ensure_consumer()
         tps = [tp for tp in self.assignment() if not self.consumer._is_changelog_tp(tp)]
         for tp in tps:
@@ -343,7 +348,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         offsets = await asyncio.gather(*map(consumer.committed, topics))
         for topic, offset in zip(topics, offsets, strict=True):
             if offset is not None:
-                consumer.seek(topic, offset)
+                consumer.seek(topic, min(offset, restarts.get(TP(*topic), offset)))
         if unread := [topic for topic, offset in zip(topics, offsets, strict=True) if offset is None]:
             await consumer.seek_to_beginning(*unread)
         for tp in tps:

@@ -25,6 +25,7 @@ BEST: Final = 1
 CANDLE: Final = 2
 
 _OFFSET: Final = struct.Struct(">q")
+_OFFSETS: Final = struct.Struct(">qq")
 _PARTITION: Final = b"#"  # the partition's own record in the changelog; no symbol begins with it
 
 
@@ -192,10 +193,11 @@ class Work:
         self.waiting = 0
         return outputs
 
-    def save(self) -> list[tuple[bytes, bytes]]:
+    def save(self, share: float) -> list[tuple[bytes, bytes]]:
         """What has changed since the last time, as (key, value) for the changelog; the partition's own record last.
 
-        A value begins with the offset that it has applied: of two records of a key the later one stands.
+        All of it, whatever ``share`` says: Kafka Streams writes all at a commit, too. A value begins with the offset
+        that it has applied: of two records of a key the later one stands.
         """
         saved = []
         for symbol in self.changed:
@@ -204,7 +206,7 @@ class Work:
             symbol.is_changed = False
         self.changed = []
         self.saved = self.offset
-        saved.append((_PARTITION + b"%d" % self.number, _OFFSET.pack(self.offset)))
+        saved.append((_PARTITION + b"%d" % self.number, _OFFSETS.pack(self.offset, self.offset)))
         return saved
 
     def load(self, key: bytes, value: bytes) -> None:

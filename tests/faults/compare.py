@@ -161,7 +161,7 @@ def undisturbed(raw: Sequence[Record], task: Task) -> Undisturbed:
             outputs[topic.name] += [_item(topic.name, *each) for each in made]
             if topic in admin.SUNK:
                 rows += [_row(codec, topic.name, each) for each in made]
-    return Undisturbed(outputs, task.save() if raw else [], rows)
+    return Undisturbed(outputs, task.save(1.0) if raw else [], rows)
 
 
 def _item(name: str, key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> Item:

@@ -143,7 +143,7 @@ def test_a_killed_worker_goes_on_from_its_files(
     wait_for_no_lag(stack.broker, run, [worker])
     worker.kill()
     changelog = len(read(stack.broker, admin.state_topic(run)))
-    assert changelog > 5
+    assert changelog > 1
     worker = start("worker", **settings)
     produce(stack.broker, run, records[3_000:])
     wait_for_no_lag(stack.broker, run, [worker])

@@ -1,14 +1,14 @@
 """One partition of market.raw: its symbols, its clock, and the guard against applying a record twice.
 
-State is saved symbol by symbol, the partition's own record last. After a crash some symbols may be ahead of
-the partition: a record at or below a symbol's applied offset is skipped there, any other is applied again from the
-same state and gives the same outputs.
+State is saved symbol by symbol, those first that have waited longest, the partition's own record last. So symbols
+are saved at different offsets, and after a crash work begins behind the oldest of them: a record at or below a
+symbol's applied offset is skipped there, any other is applied again from the same state and gives the same outputs.
 """
 
-from typing import Final
+from typing import Final, final
 
 import msgspec
-from mypy_extensions import i64
+from mypy_extensions import i64, mypyc_attr
 
 from schemas import flags
 from schemas.instrument import Instrument
@@ -20,6 +20,17 @@ from topology.stages.stamp import SKEW_NS
 PARTITION_KEY: Final = b"#"
 
 
+@final
+@mypyc_attr(acyclic=True)
+class Touched:
+    """A symbol that has changed, and what it was with the partition just before that."""
+
+    def __init__(self, symbol: Symbol, offset: i64, clock: i64) -> None:
+        self.symbol = symbol
+        self.offset: i64 = offset
+        self.clock: i64 = clock
+
+
 class Partition:
     """The symbols of one partition. Records go in by ``apply``, outputs collect in ``out``."""
 
@@ -28,9 +39,10 @@ class Partition:
         self.instruments = instruments
         self.symbols: dict[str, Symbol] = {}
         self.out: list[Made] = []
-        self.touched: dict[str, Symbol] = {}  # changed since the last dump
+        self.touched: dict[str, Touched] = {}  # changed since they were dumped, in the order in which they were
         self.clock: i64 = 0
-        self.offset: i64 = -1  # everything up to here is saved in every symbol
+        self.offset: i64 = -1  # everything up to here was saved in every symbol when this one was loaded
+        self.owed = 0.0  # dumps of symbols
 
     def apply(self, record: Record, offset: i64, append: i64) -> str:
         """Apply one record, appended by the broker at ``append`` ns; give a dead-letter reason or nothing."""
@@ -51,7 +63,8 @@ class Partition:
             symbol = self.symbols[name] = Symbol(instrument, self.out)
         if offset <= symbol.offset:
             return ""
-        self.touched[name] = symbol
+        if name not in self.touched:
+            self.touched[name] = Touched(symbol, offset - 1, self.clock)
         if isinstance(record, Quote):
             return symbol.on_quote(record, offset, append, self.clock)
         if isinstance(record, Trade):
@@ -63,27 +76,39 @@ class Partition:
     def _pass_time(self, ts: i64, offset: i64, append: i64) -> None:
         if ts > append + SKEW_NS:
             ts = append
+        before = self.clock
         if ts > self.clock:
             self.clock = ts
         for name, symbol in self.symbols.items():
             if symbol.due <= max(self.clock, symbol.now) and offset > symbol.offset:
                 symbol.advance(self.clock, offset)
-                if symbol.offset == offset:
-                    self.touched[name] = symbol
+                if symbol.offset == offset and name not in self.touched:
+                    self.touched[name] = Touched(symbol, offset - 1, before)
 
-    def dump(self, offset: int) -> list[tuple[bytes, bytes]]:
-        """Save what has changed, as (key, value) in the order in which they must become durable."""
-        saved = [(name.encode(), symbol.dump()) for name, symbol in self.touched.items()]
-        self.touched = {}
+    def dump(self, share: float) -> list[tuple[bytes, i64, bytes]]:
+        """Save the symbols that have waited longest: so many of those that changed as are ``share`` of all there are.
+
+        Gives key, applied offset and state of each.
+        """
+        self.owed += share * len(self.symbols)
+        names = list(self.touched)[: int(self.owed)] if share < 1.0 else list(self.touched)
+        self.owed = self.owed - len(names) if len(names) < len(self.touched) else 0.0
+        symbols = [self.touched.pop(name).symbol for name in names]
+        return [(symbol.name.encode(), symbol.offset, symbol.dump()) for symbol in symbols]
+
+    def dump_own(self, offset: i64) -> tuple[i64, bytes]:
+        """Save the partition, which has processed all up to an offset: to where its symbols are saved, and the rest."""
+        for oldest in self.touched.values():
+            return oldest.offset, msgspec.msgpack.encode(oldest.clock)
+        return offset, msgspec.msgpack.encode(self.clock)
+
+    def load_own(self, offset: i64, value: bytes) -> None:
+        """Take over what dump_own() gave."""
         self.offset = offset
-        saved.append((PARTITION_KEY + b"%d" % self.number, msgspec.msgpack.encode([self.clock, offset])))
-        return saved
+        self.clock = msgspec.msgpack.decode(value, type=int)
 
     def load(self, key: bytes, value: bytes) -> None:
-        """Take over one saved record. Raises ValueError where it is not ours."""
-        if key.startswith(PARTITION_KEY):
-            self.clock, self.offset = msgspec.msgpack.decode(value)
-            return
+        """Take over the state of a symbol. Raises ValueError where it is not ours."""
         name = key.decode()
         instrument = self.instruments.get(name)
         if instrument is None:
