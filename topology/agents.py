@@ -167,8 +167,7 @@ class Tasks(Generic[ProcessorT]):
         the changelog knows their state. And they are read from the committed offset on again, which a task that was
         kept would have passed. The table has kept its part and reads on from there.
         """
-        for number in numbers & self.lanes.keys():
-            await self.lanes.pop(number).close()
+        await asyncio.gather(*(self.lanes.pop(number).close() for number in numbers & self.lanes.keys()))
         self._room.set()
         producers = [self._producers.pop(number) for number in numbers & self._producers.keys()]
         await asyncio.gather(*map(_stop, producers))

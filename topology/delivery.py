@@ -35,6 +35,7 @@ COMMIT_SECONDS: Final = {"exactly_once": 0.05, "at_least_once": 1.0}
 COMMIT_RECORDS: Final = 50_000  # whichever comes first
 SAVE_SECONDS: Final = 5.0  # in which every symbol's state is written
 SAVE_RECORDS: Final = 200_000  # or so many of the partition: what a crash repeats is a second's work
+CLOSE_S: Final = 5.0  # for the last state of a partition that is given up
 PACE_S: Final = {"exactly_once": 0.01, "at_least_once": 0.0}  # between two sends; each lane has a producer of its own
 
 SNAPPY: Final = 2  # aiokafka's lz4 works at level 9: a quarter of a worker's time
@@ -97,6 +98,7 @@ class Lane(Generic[ProcessorT]):
         self._uncommitted = 0  # records
         self._open = False  # a transaction
         self._hurry = False
+        self._closing = False
         self._loop = asyncio.create_task(self._run(), name=f"lane-{task.number}")
 
     @property
@@ -123,13 +125,20 @@ class Lane(Generic[ProcessorT]):
         self._wake.set()
 
     async def close(self) -> None:
-        """Stop sending. What is not acked will be processed again by whoever owns the partition next."""
+        """Save what is not saved, and stop sending.
+
+        What is not acked by now will be processed again by whoever owns the partition next.
+        """
+        if not self._events:
+            self._closing = True
+            self.hurry()
+            await asyncio.wait([self._loop], timeout=CLOSE_S)
         self._loop.cancel()
         await asyncio.gather(self._loop, return_exceptions=True)
 
     async def _run(self) -> None:
         try:
-            while True:
+            while not self._closing or self._events or self._delivered or self.task.unsaved:
                 await self._wait()
                 await self._send()
         except asyncio.CancelledError:
@@ -154,7 +163,7 @@ class Lane(Generic[ProcessorT]):
 
     def _is_due(self) -> bool:
         if not self._events:
-            return False
+            return self._hurry and self.task.unsaved > 0
         aged = time.monotonic() - self._committed >= self._commit_seconds
         return self._hurry or aged or self._uncommitted >= COMMIT_RECORDS
 

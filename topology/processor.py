@@ -24,6 +24,10 @@ class Processor(Protocol):
     def waiting(self) -> int:
         """How many outputs were made and not taken."""
 
+    @property
+    def unsaved(self) -> int:
+        """How many states have changed since they were saved."""
+
     def process(self, records: list[Any]) -> None:
         """Apply fetched records (`topology.fetched.Fetched`) in their order, but for those that the state has applied.
 

@@ -125,6 +125,11 @@ class Task:
         self.outputs[_DEAD_LETTER].add(key, kept, encode_headers(headers))
         self.waiting += 1
 
+    @property
+    def unsaved(self) -> int:
+        """How many symbols have changed since they were saved."""
+        return len(self.partition.touched)
+
     def take(self) -> list[Records]:
         """Hand over the outputs made since the last time, by topic in the order of TOPICS."""
         outputs = self.outputs

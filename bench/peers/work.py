@@ -186,6 +186,11 @@ class Work:
         self.offset = records[-1].offset
         self.waiting = len(ticks) + len(bests) + len(candles)
 
+    @property
+    def unsaved(self) -> int:
+        """How many symbols have changed since the last save."""
+        return len(self.changed)
+
     def take(self) -> list[Records]:
         """Hand over the outputs made since the last time, in the order of OUTPUTS."""
         outputs = self.outputs
