@@ -1,7 +1,7 @@
 """What a tick costs live, with full windows: CPU of the worker and of Kafka, and bytes of state written.
 
-A state goes to the changelog once a commit, however many ticks have changed it. So what a tick costs there depends on
-how many ticks of its symbol share a commit: many while a backlog is worked off, seldom more than one when it is live.
+A state goes to the changelog every few seconds, however many ticks have changed it; with every commit goes the record
+of its partition. So what a tick costs there is less the more ticks there are.
 """
 
 import time

@@ -151,7 +151,7 @@ class Tasks(Generic[ProcessorT]):
             end(f"{self.raw}-{number} is processed up to {committed}, but {changelog} has no state: {watch.remedy}")
 
     def restart(self, number: int) -> int | None:
-        """The offset of market.raw at which the saved state of a partition begins to miss something; None: none."""
+        """The offset of market.raw from which on the saved state of a partition lacks something; None: nothing."""
         return self._table.data.states(number).restart(number)
 
     def hurry(self) -> None:

@@ -36,7 +36,7 @@ COMMIT_RECORDS: Final = 50_000  # whichever comes first
 SAVE_SECONDS: Final = 5.0  # in which every symbol's state is written
 SAVE_RECORDS: Final = 200_000  # or so many of the partition: what a crash repeats is a second's work
 CLOSE_S: Final = 5.0  # for the last state of a partition that is given up
-PACE_S: Final = {"exactly_once": 0.01, "at_least_once": 0.0}  # between two sends; each lane has a producer of its own
+PACE_S: Final = {"exactly_once": 0.02, "at_least_once": 0.0}  # between two sends; each lane has a producer of its own
 
 SNAPPY: Final = 2  # aiokafka's lz4 works at level 9: a quarter of a worker's time
 TRANSACTIONAL: Final = 16
@@ -152,7 +152,8 @@ class Lane(Generic[ProcessorT]):
 
     async def _wait(self) -> None:
         if self._pace and not self._hurry:
-            await asyncio.sleep(self._pace)
+            left = self._commit_seconds - (time.monotonic() - self._committed) if self._events else 0.0
+            await asyncio.sleep(left if 0 < left < 2 * self._pace else self._pace)  # none is sent just before a commit
         if self.task.waiting == 0 and self._delivered is None and not self._is_due():
             self._wake.clear()
             left = self._commit_seconds - (time.monotonic() - self._committed) if self._events else None

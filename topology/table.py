@@ -42,9 +42,11 @@ class States:
         return -1 if value is None else applied_offset(value)
 
     def restart(self, number: int) -> int | None:
-        """The offset of market.raw at which a restart begins to read; None: they don't say."""
+        """The offset of market.raw from which on they lack some of what was processed; None: nothing."""
         value = self.values.get(PARTITION_KEY + b"%d" % number)
-        return None if value is None else state_offset(value) + 1
+        if value is None or state_offset(value) == applied_offset(value):
+            return None
+        return state_offset(value) + 1
 
     def close(self) -> None:
         """The partition has left."""
