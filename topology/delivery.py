@@ -152,8 +152,8 @@ class Lane(Generic[ProcessorT]):
 
     async def _wait(self) -> None:
         if self._pace and not self._hurry:
-            left = self._commit_seconds - (time.monotonic() - self._committed) if self._events else 0.0
-            await asyncio.sleep(left if 0 < left < 2 * self._pace else self._pace)  # none is sent just before a commit
+            soon = self._commit_seconds - (time.monotonic() - self._committed) if self._events else 0.0
+            await asyncio.sleep(soon if 0 < soon < 2 * self._pace else self._pace)  # none is sent just before a commit
         if self.task.waiting == 0 and self._delivered is None and not self._is_due():
             self._wake.clear()
             left = self._commit_seconds - (time.monotonic() - self._committed) if self._events else None
