@@ -17,15 +17,17 @@ from librt.strings import BytesWriter
 from mypy_extensions import i64, mypyc_attr
 
 from schemas import flags
-from schemas.avro import Cursor, put_boolean, put_long
+from schemas.avro import Cursor, put_long
 from schemas.instrument import Rules
 from schemas.record import Candle, asdict, fields
 from topology.stages import liveness
 from topology.stages.liveness import NEVER, Liveness
+from topology.stages.ring import Ring, read
 
 MINUTE: Final = 60_000_000_000
+CLOSED: Final = 592  # bytes that 17 minutes of quotes take
 KEPT_NS: Final = 960_000_000_000  # closed minutes can be revised for 15 minutes; one more for the margin
-Key = tuple[i64, i64, i64]  # the order of ticks: event, sequence, offset
+Key = tuple[i64, i64]  # the order of ticks: event and sequence; of equals the later to arrive has the higher offset
 NONE: Final[list[Candle]] = []  # what most ticks give
 
 
@@ -58,12 +60,13 @@ class Minute:
         self.high: i64 = 0
         self.low: i64 = 0
         self.close: i64 = 0
-        self.quote_first: Key = (0, 0, 0)
-        self.quote_last: Key = (0, 0, 0)
-        self.trade_first: Key = (0, 0, 0)
-        self.trade_last: Key = (0, 0, 0)
+        self.quote_first: Key = (0, 0)
+        self.quote_last: Key = (0, 0)
+        self.trade_first: Key = (0, 0)
+        self.trade_last: Key = (0, 0)
 
 
+@mypyc_attr(acyclic=True)
 class Candles:
     """The minutes of one source of a symbol that may still change, oldest first; a minute is in one of two lists."""
 
@@ -75,7 +78,8 @@ class Candles:
         self.grace_ns: i64 = rules.grace_ns
         self.provisional_ns: i64 = rules.provisional_ns
         self.minutes: list[Minute] = []  # open, or reopened by a late tick
-        self.closed: list[bytes] = []  # packed
+        self.closed = Ring(CLOSED)  # packed
+        self.newest: i64 = 0  # start of the last of those
         self.watermark: i64 = 0
         self.first: i64 = 0  # when the source was first heard of
         self.pending_end: i64 = NEVER  # the end of the oldest minute that is not final
@@ -88,16 +92,14 @@ class Candles:
         return min(self.pending_end + self.grace_ns, self.provisional_at)
 
 
-def add_quote(
-    state: Candles, now: i64, event: i64, seq: i64, offset: i64, bid: i64, ask: i64, mid: i64
-) -> list[Candle]:
+def add_quote(state: Candles, now: i64, event: i64, seq: i64, bid: i64, ask: i64, mid: i64) -> list[Candle]:
     """Fold a clean quote in; give the rows that this makes final or revises."""
     minute = _minute(state, now, event - event % MINUTE)
     if minute.bid_open == 0:  # not: no ticks. A fetched candle may have prices without a count
         minute.bid_open = minute.bid_high = minute.bid_low = minute.bid_close = bid
         minute.ask_open = minute.ask_high = minute.ask_low = minute.ask_close = ask
         minute.mid_open = minute.mid_high = minute.mid_low = minute.mid_close = mid
-        minute.quote_first = minute.quote_last = (event, seq, offset)
+        minute.quote_first = minute.quote_last = (event, seq)
     else:
         if bid > minute.bid_high:
             minute.bid_high = bid
@@ -111,47 +113,43 @@ def add_quote(
             minute.mid_high = mid
         elif mid < minute.mid_low:
             minute.mid_low = mid
-        if not before(event, seq, offset, minute.quote_last):
+        if not before(event, seq, minute.quote_last):
             minute.bid_close = bid
             minute.ask_close = ask
             minute.mid_close = mid
-            minute.quote_last = (event, seq, offset)
-        elif before(event, seq, offset, minute.quote_first):
+            minute.quote_last = (event, seq)
+        elif before(event, seq, minute.quote_first):
             minute.bid_open = bid
             minute.ask_open = ask
             minute.mid_open = mid
-            minute.quote_first = (event, seq, offset)
+            minute.quote_first = (event, seq)
     minute.ticks += 1
     return _folded(state, minute, now, event)
 
 
-def add_trade(state: Candles, now: i64, event: i64, seq: i64, offset: i64, price: i64, size: i64) -> list[Candle]:
+def add_trade(state: Candles, now: i64, event: i64, seq: i64, price: i64, size: i64) -> list[Candle]:
     """Fold a trade in; give the rows that this makes final or revises."""
     minute = _minute(state, now, event - event % MINUTE)
     if minute.open == 0:
         minute.open = minute.high = minute.low = minute.close = price
-        minute.trade_first = minute.trade_last = (event, seq, offset)
+        minute.trade_first = minute.trade_last = (event, seq)
     else:
         minute.high = max(minute.high, price)
         minute.low = min(minute.low, price)
-        if not before(event, seq, offset, minute.trade_last):
+        if not before(event, seq, minute.trade_last):
             minute.close = price
-            minute.trade_last = (event, seq, offset)
-        elif before(event, seq, offset, minute.trade_first):
+            minute.trade_last = (event, seq)
+        elif before(event, seq, minute.trade_first):
             minute.open = price
-            minute.trade_first = (event, seq, offset)
+            minute.trade_first = (event, seq)
     minute.trades += 1
     minute.volume += size
     return _folded(state, minute, now, event)
 
 
-def before(event: i64, seq: i64, offset: i64, key: Key) -> bool:
-    """Whether a tick comes before another in the order of ticks."""
-    if event != key[0]:
-        return event < key[0]
-    if seq != key[1]:
-        return seq < key[1]
-    return offset < key[2]
+def before(event: i64, seq: i64, key: Key) -> bool:
+    """Whether a tick that arrives now comes before another in the order of ticks."""
+    return event < key[0] or (event == key[0] and seq < key[1])
 
 
 def _minute(state: Candles, now: i64, start: i64) -> Minute:
@@ -177,13 +175,18 @@ def _minute(state: Candles, now: i64, start: i64) -> Minute:
 
 def _reopened(state: Candles, start: i64) -> Minute | None:
     """A closed minute, unpacked; None where there is none."""
-    closed = state.closed
-    at: i64 = len(closed) - 1
-    while at >= 0 and _start_of(closed[at]) > start:
-        at -= 1
-    if at < 0 or _start_of(closed[at]) != start:
+    if start > state.newest:
         return None
-    return _unpack(Cursor(closed.pop(at), 0))
+    found: Minute | None = None
+    others = Ring(CLOSED)
+    while state.closed.size > 0:
+        minute = _unpack(state.closed)
+        if minute.start == start:
+            found = minute
+        else:
+            _pack(others, minute)
+    state.closed = others
+    return found
 
 
 def _close(state: Candles) -> None:
@@ -192,21 +195,36 @@ def _close(state: Candles) -> None:
     for minute in state.minutes:
         if minute.revision < 0:
             still_open.append(minute)
+        elif minute.start > state.newest:
+            _pack(state.closed, minute)
+            state.newest = minute.start
         else:
-            at: i64 = len(state.closed)
-            while at > 0 and _start_of(state.closed[at - 1]) > minute.start:
-                at -= 1
-            state.closed.insert(at, _pack(minute))
+            _insert(state, minute)
     state.minutes = still_open
+
+
+def _insert(state: Candles, minute: Minute) -> None:
+    """Pack a minute in its place among those that are."""
+    minutes = [minute]
+    while state.closed.size > 0:
+        minutes.append(_unpack(state.closed))
+    minutes.sort(key=_start_of)
+    for each in minutes:
+        _pack(state.closed, each)
+
+
+def _start_of(minute: Minute) -> i64:
+    return minute.start
 
 
 def _forget(state: Candles, now: i64) -> None:
     """Let go of what can no longer be revised: from the oldest, which must be final, on."""
-    while state.closed:
-        start = _start_of(state.closed[0])
+    closed = state.closed
+    while closed.size > 0:
+        start = _first_start(closed)
         if start + MINUTE + KEPT_NS >= now or state.minutes[0].start < start:
             break
-        state.closed.pop(0)
+        _unpack(closed)
 
 
 def _folded(state: Candles, minute: Minute, now: i64, event: i64) -> list[Candle]:
@@ -241,6 +259,7 @@ def _finish(state: Candles, until: i64, rows: list[Candle]) -> None:
                 rows.append(_row(state, minute, 0))
             elif state.pending_end == NEVER:
                 state.pending_end = end
+    _close(state)
 
 
 def on_time(state: Candles, now: i64) -> list[Candle]:
@@ -275,8 +294,8 @@ def replace(state: Candles, now: i64, candle: Candle) -> Candle | None:
     minute.backfilled = True
     minute.changed = False
     # The fetched candle is the whole minute: what comes late is in it already, between its first and last.
-    minute.quote_first = minute.trade_first = (start, 0, 0)
-    minute.quote_last = minute.trade_last = (start + MINUTE, 0, 0)
+    minute.quote_first = minute.trade_first = (start, 0)
+    minute.quote_last = minute.trade_last = (start + MINUTE, 0)
     _finish(state, 0, [])
     return _fetched(candle, minute.revision)
 
@@ -307,95 +326,125 @@ def _row(state: Candles, m: Minute, revision: i64) -> Candle:
     )  # fmt: skip
 
 
-# State. Closed minutes lie packed: of 17, one is at work. Of a price only what differs from the one before is kept.
+# Closed minutes lie packed: of 18, one is at work. Of a number only what differs from one near it is kept, of a minute
+# without quotes or without trades nothing about those.
+
+CHANGED: Final = 1
+BACKFILLED: Final = 2
+PARTIAL: Final = 4
+QUOTED: Final = 8
+TRADED: Final = 16
+UNEVEN: Final = 32  # a fetched candle may begin within a minute
+MARKS: Final = 64  # how many there may be; the revision stands above them
+LARGE: Final = i64(2**58)  # larger prices, as a fetched candle may have, don't give a mid of 64 bits
 
 
-def _pack(m: Minute) -> bytes:
-    out = BytesWriter()
-    put_long(out, m.start)
-    put_long(out, m.revision)
-    put_boolean(out, m.changed)
-    put_boolean(out, m.backfilled)
-    put_boolean(out, m.partial)
-    put_long(out, m.ticks)
-    put_long(out, m.trades)
-    put_long(out, m.volume)
-    put_long(out, m.bid_open)
-    put_long(out, m.bid_high ^ m.bid_open)
-    put_long(out, m.bid_low ^ m.bid_open)
-    put_long(out, m.bid_close ^ m.bid_open)
-    put_long(out, m.ask_open ^ m.bid_open)
-    put_long(out, m.ask_high ^ m.ask_open)
-    put_long(out, m.ask_low ^ m.ask_open)
-    put_long(out, m.ask_close ^ m.ask_open)
-    put_long(out, m.mid_open)
-    put_long(out, m.mid_high ^ m.mid_open)
-    put_long(out, m.mid_low ^ m.mid_open)
-    put_long(out, m.mid_close ^ m.mid_open)
-    put_long(out, m.open)
-    put_long(out, m.high ^ m.open)
-    put_long(out, m.low ^ m.open)
-    put_long(out, m.close ^ m.open)
-    _put_keys(out, m.start, m.quote_first, m.quote_last)
-    _put_keys(out, m.start, m.trade_first, m.trade_last)
-    return out.getvalue()
+def _pack(ring: Ring, m: Minute) -> None:
+    marks: i64 = CHANGED if m.changed else 0
+    if m.backfilled:
+        marks |= BACKFILLED
+    if m.partial:
+        marks |= PARTIAL
+    if m.quote_last[0] != 0:
+        marks |= QUOTED
+    if m.trade_last[0] != 0:
+        marks |= TRADED
+    if m.start % MINUTE != 0:
+        marks |= UNEVEN
+    ring.put(m.revision * MARKS + marks)
+    ring.put(m.start if marks & UNEVEN else m.start // MINUTE)
+    if marks & QUOTED:
+        ring.put(m.ticks)
+        _put_prices(ring, m.bid_open, m.bid_high, m.bid_low, m.bid_close)
+        ring.put(m.ask_open ^ m.bid_open)
+        ring.put(m.ask_high ^ m.bid_high)
+        ring.put(m.ask_low ^ m.bid_low)
+        ring.put(m.ask_close ^ m.bid_close)
+        ring.put(m.mid_open ^ _middle(m.bid_open, m.ask_open))
+        ring.put(m.mid_high ^ _middle(m.bid_high, m.ask_high))
+        ring.put(m.mid_low ^ _middle(m.bid_low, m.ask_low))
+        ring.put(m.mid_close ^ _middle(m.bid_close, m.ask_close))
+        _put_keys(ring, m.start, m.quote_first, m.quote_last)
+    if marks & TRADED:
+        ring.put(m.trades)
+        ring.put(m.volume)
+        _put_prices(ring, m.open, m.high, m.low, m.close)
+        _put_keys(ring, m.start, m.trade_first, m.trade_last)
 
 
-def _put_keys(out: BytesWriter, start: i64, first: Key, last: Key) -> None:
-    put_long(out, first[0] ^ start)
-    put_long(out, first[1])
-    put_long(out, first[2])
-    put_long(out, last[0] ^ first[0])
-    put_long(out, last[1] ^ first[1])
-    put_long(out, last[2] ^ first[2])
+def _put_prices(ring: Ring, open: i64, high: i64, low: i64, close: i64) -> None:
+    ring.put(open)
+    ring.put(high ^ open)
+    ring.put(low ^ open)
+    ring.put(close ^ open)
 
 
-def _unpack(c: Cursor) -> Minute:
-    m = Minute(c.long())
-    m.revision = c.long()
-    m.changed = c.boolean()
-    m.backfilled = c.boolean()
-    m.partial = c.boolean()
-    m.ticks = c.long()
-    m.trades = c.long()
-    m.volume = c.long()
-    m.bid_open = c.long()
-    m.bid_high = c.long() ^ m.bid_open
-    m.bid_low = c.long() ^ m.bid_open
-    m.bid_close = c.long() ^ m.bid_open
-    m.ask_open = c.long() ^ m.bid_open
-    m.ask_high = c.long() ^ m.ask_open
-    m.ask_low = c.long() ^ m.ask_open
-    m.ask_close = c.long() ^ m.ask_open
-    m.mid_open = c.long()
-    m.mid_high = c.long() ^ m.mid_open
-    m.mid_low = c.long() ^ m.mid_open
-    m.mid_close = c.long() ^ m.mid_open
-    m.open = c.long()
-    m.high = c.long() ^ m.open
-    m.low = c.long() ^ m.open
-    m.close = c.long() ^ m.open
-    first: Key = (c.long() ^ m.start, c.long(), c.long())
-    m.quote_first = first
-    m.quote_last = (c.long() ^ first[0], c.long() ^ first[1], c.long() ^ first[2])
-    first = (c.long() ^ m.start, c.long(), c.long())
-    m.trade_first = first
-    m.trade_last = (c.long() ^ first[0], c.long() ^ first[1], c.long() ^ first[2])
+def _put_keys(ring: Ring, start: i64, first: Key, last: Key) -> None:
+    ring.put(first[0] - start)
+    ring.put(first[1])
+    ring.put(last[0] - first[0])
+    ring.put(last[1] ^ first[1])
+
+
+def _middle(bid: i64, ask: i64) -> i64:
+    """What a mid is near to, if not equal."""
+    return (bid + ask) * 5 if -LARGE < bid < LARGE and -LARGE < ask < LARGE else 0
+
+
+def _first_start(ring: Ring) -> i64:
+    """The start of the oldest minute."""
+    marks, at = read(ring.data, ring.begin)
+    start, at = read(ring.data, at)
+    return start if marks & UNEVEN else start * MINUTE
+
+
+def _unpack(ring: Ring) -> Minute:
+    """Take the oldest minute out."""
+    marks = ring.take()
+    start = ring.take()
+    if not marks & UNEVEN:
+        start *= MINUTE
+    m = Minute(start)
+    m.revision = marks // MARKS
+    m.changed = marks & CHANGED != 0
+    m.backfilled = marks & BACKFILLED != 0
+    m.partial = marks & PARTIAL != 0
+    if marks & QUOTED:
+        m.ticks = ring.take()
+        m.bid_open = ring.take()
+        m.bid_high = ring.take() ^ m.bid_open
+        m.bid_low = ring.take() ^ m.bid_open
+        m.bid_close = ring.take() ^ m.bid_open
+        m.ask_open = ring.take() ^ m.bid_open
+        m.ask_high = ring.take() ^ m.bid_high
+        m.ask_low = ring.take() ^ m.bid_low
+        m.ask_close = ring.take() ^ m.bid_close
+        m.mid_open = ring.take() ^ _middle(m.bid_open, m.ask_open)
+        m.mid_high = ring.take() ^ _middle(m.bid_high, m.ask_high)
+        m.mid_low = ring.take() ^ _middle(m.bid_low, m.ask_low)
+        m.mid_close = ring.take() ^ _middle(m.bid_close, m.ask_close)
+        m.quote_first = (ring.take() + start, ring.take())
+        m.quote_last = (ring.take() + m.quote_first[0], ring.take() ^ m.quote_first[1])
+    if marks & TRADED:
+        m.trades = ring.take()
+        m.volume = ring.take()
+        m.open = ring.take()
+        m.high = ring.take() ^ m.open
+        m.low = ring.take() ^ m.open
+        m.close = ring.take() ^ m.open
+        m.trade_first = (ring.take() + start, ring.take())
+        m.trade_last = (ring.take() + m.trade_first[0], ring.take() ^ m.trade_first[1])
     return m
 
 
-def _start_of(packed: bytes) -> i64:
-    return Cursor(packed, 0).long()
-
-
 def dump(state: Candles, out: BytesWriter) -> None:
-    """Append the state, oldest minute first."""
-    packed = state.closed + [_pack(minute) for minute in state.minutes]
-    if state.closed and state.minutes and state.minutes[0].start < _start_of(state.closed[-1]):
-        packed.sort(key=_start_of)
-    put_long(out, len(packed))
-    for each in packed:
-        out.write(each)
+    """Append the state."""
+    state.closed.dump(out)
+    put_long(out, state.newest)
+    opened = Ring(0)
+    for minute in state.minutes:
+        _pack(opened, minute)
+    opened.dump(out)
     put_long(out, state.watermark)
     put_long(out, state.first)
     put_long(out, state.pending_end)
@@ -404,13 +453,12 @@ def dump(state: Candles, out: BytesWriter) -> None:
 
 def load(state: Candles, cursor: Cursor) -> None:
     """Take over what dump() gave."""
-    for _ in range(cursor.long()):
-        begin: i64 = cursor.at
-        minute = _unpack(cursor)
-        if minute.revision >= 0:
-            state.closed.append(cursor.data[begin : cursor.at])
-        else:
-            state.minutes.append(minute)
+    state.closed.load(cursor)
+    state.newest = cursor.long()
+    opened = Ring(0)
+    opened.load(cursor)
+    while opened.size > 0:
+        state.minutes.append(_unpack(opened))
     state.watermark = cursor.long()
     state.first = cursor.long()
     state.pending_end = cursor.long()

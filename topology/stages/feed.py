@@ -1,5 +1,8 @@
 """One source of a symbol: what each stage keeps of it, and the count of every tick."""
 
+import sys
+from typing import Final
+
 from librt.strings import BytesWriter
 from mypy_extensions import i64, mypyc_attr
 
@@ -13,6 +16,8 @@ from topology.stages.dedup import Dedup
 from topology.stages.liveness import NEVER, Liveness
 from topology.stages.spike import Spike
 
+NONE: Final[dict[str, int]] = {}  # rejected, so far
+
 
 @mypyc_attr(acyclic=True)
 class Feed:
@@ -21,6 +26,7 @@ class Feed:
     def __init__(self, instrument: Instrument, name: str) -> None:
         source = instrument.source(name)
         rules = instrument.rules
+        name = sys.intern(name)  # other symbols have the source too
         self.name = name
         self.contiguous = source.contiguous
         self.calendar = source.calendar or instrument.calendar
@@ -38,7 +44,7 @@ class Feed:
         self.spread: i64 = 0
         self.arrived: i64 = 0
         self.accepted: i64 = 0
-        self.rejected: dict[str, int] = {}
+        self.rejected = NONE
         self.unused: i64 = 0  # fetched candles that were not needed
         self.report_at: i64 = NEVER
         self.reported: i64 = -1  # the status last written
@@ -81,7 +87,7 @@ class Feed:
         self.spread = cursor.long()
         self.arrived = cursor.long()
         self.accepted = cursor.long()
-        self.rejected = cursor.counts()
+        self.rejected = cursor.counts() or NONE
         self.unused = cursor.long()
         self.report_at = cursor.long()
         self.reported = cursor.long()

@@ -11,6 +11,7 @@ weekend is not a gap. Exact rules: docs/stages.md.
 from typing import Final
 
 from librt.strings import BytesWriter
+from librt.vecs import append, vec
 from mypy_extensions import i64, mypyc_attr
 
 from schemas.avro import Cursor, put_boolean, put_long, put_string
@@ -49,7 +50,8 @@ class Liveness:
         self.deadline: i64 = NEVER  # when silence is judged
         self.opened: i64 = 0  # how many gaps
         self.gap_cause = ""  # of the open gap; empty: none is open
-        self.gaps: list[tuple[int, int]] = []  # the last ones, (start, end); end 0: open
+        self.starts = vec[i64]()  # of the last gaps,
+        self.ends = vec[i64]()  # and their ends; 0: open, which only the last one is
 
     def dump(self, out: BytesWriter) -> None:
         """Append the state."""
@@ -64,10 +66,10 @@ class Liveness:
         put_long(out, self.deadline)
         put_long(out, self.opened)
         put_string(out, self.gap_cause)
-        put_long(out, len(self.gaps))
-        for start, end in self.gaps:
+        put_long(out, len(self.starts))
+        for start, end in gaps(self):
             put_long(out, start)
-            put_long(out, end)
+            put_long(out, end - start)
 
     def load(self, cursor: Cursor) -> None:
         """Take over what dump() gave."""
@@ -83,7 +85,8 @@ class Liveness:
         self.opened = cursor.long()
         self.gap_cause = cursor.string()
         for _ in range(cursor.long()):
-            self.gaps.append((cursor.long(), cursor.long()))
+            start = cursor.long()
+            _remember(self, start, cursor.long() + start)
 
 
 def ttl(state: Liveness) -> i64:
@@ -156,10 +159,10 @@ def close_gap(state: Liveness, end: i64) -> Gap | None:
     """Close the open gap, if any."""
     if not state.gap_cause:
         return None
-    start: i64 = state.gaps[-1][0]
+    start: i64 = state.starts[-1]
     if end <= start:
         end = start + 1
-    state.gaps[-1] = (start, end)
+    state.ends[-1] = end
     gap = Gap(state.symbol, state.source, start, end, state.gap_cause, "closed")
     state.gap_cause = ""
     return gap
@@ -171,28 +174,36 @@ def skip(state: Liveness, start: i64, end: i64) -> Gap | None:
         return None
     state.opened += 1
     if state.gap_cause:  # the open one stays the last
-        state.gaps.insert(len(state.gaps) - 1, (start, end))
-        _bound(state)
+        opened: i64 = state.starts[-1]
+        state.starts[-1] = start
+        state.ends[-1] = end
+        _remember(state, opened, 0)
     else:
         _remember(state, start, end)
     return Gap(state.symbol, state.source, start, end, "sequence", "closed")
 
 
 def _remember(state: Liveness, start: i64, end: i64) -> None:
-    state.gaps.append((start, end))
-    _bound(state)
+    state.starts = append(state.starts, start)
+    state.ends = append(state.ends, end)
+    if len(state.starts) > REMEMBERED:
+        state.starts = state.starts[1:]
+        state.ends = state.ends[1:]
 
 
-def _bound(state: Liveness) -> None:
-    if len(state.gaps) > REMEMBERED:
-        state.gaps.pop(0)
+def gaps(state: Liveness) -> list[tuple[int, int]]:
+    """The remembered gaps, as (start, end)."""
+    return list(zip(state.starts, state.ends, strict=True))
 
 
 def overlaps(state: Liveness, start: i64, end: i64) -> bool:
     """Whether a remembered gap touches [start, end)."""
-    for begin, close in state.gaps:  # noqa: SIM110  a generator would not compile to a plain loop
-        if begin < end and (close == 0 or close > start):
+    count: i64 = len(state.starts)
+    i: i64 = 0
+    while i < count:
+        if state.starts[i] < end and (state.ends[i] == 0 or state.ends[i] > start):
             return True
+        i += 1
     return False
 
 

@@ -63,8 +63,8 @@ class Partition:
             symbol = self.symbols[name] = Symbol(instrument, self.out)
         if offset <= symbol.offset:
             return ""
-        if name not in self.touched:
-            self.touched[name] = Touched(symbol, offset - 1, self.clock)
+        if not symbol.touched:
+            self._touch(symbol, offset, self.clock)
         if isinstance(record, Quote):
             return symbol.on_quote(record, offset, append, self.clock)
         if isinstance(record, Trade):
@@ -79,11 +79,15 @@ class Partition:
         before = self.clock
         if ts > self.clock:
             self.clock = ts
-        for name, symbol in self.symbols.items():
+        for symbol in self.symbols.values():
             if symbol.due <= max(self.clock, symbol.now) and offset > symbol.offset:
                 symbol.advance(self.clock, offset)
-                if symbol.offset == offset and name not in self.touched:
-                    self.touched[name] = Touched(symbol, offset - 1, before)
+                if symbol.offset == offset and not symbol.touched:
+                    self._touch(symbol, offset, before)
+
+    def _touch(self, symbol: Symbol, offset: i64, clock: i64) -> None:
+        symbol.touched = True
+        self.touched[symbol.name] = Touched(symbol, offset - 1, clock)
 
     def dump(self, share: float) -> list[tuple[bytes, i64, bytes]]:
         """Save the symbols that have waited longest: so many of those that changed as are ``share`` of all there are.
@@ -94,6 +98,8 @@ class Partition:
         names = list(self.touched)[: int(self.owed)] if share < 1.0 else list(self.touched)
         self.owed = self.owed - len(names) if len(names) < len(self.touched) else 0.0
         symbols = [self.touched.pop(name).symbol for name in names]
+        for symbol in symbols:
+            symbol.touched = False
         return [(symbol.name.encode(), symbol.offset, symbol.dump()) for symbol in symbols]
 
     def dump_own(self, offset: i64) -> tuple[i64, bytes]:

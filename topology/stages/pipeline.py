@@ -25,7 +25,7 @@ from topology.stages.validity import Bounds, Refusal
 
 REPORT_NS: Final = 10_000_000_000
 MAX_SOURCES: Final = 64  # of one symbol: its state must stay bounded
-VERSION: Final = 2  # of the dumped state
+VERSION: Final = 3  # of the dumped state
 
 
 @final
@@ -55,6 +55,7 @@ class Symbol:
         self.now: i64 = 0
         self.due: i64 = NEVER  # no deadline is before this
         self.offset: i64 = -1  # of the last record that changed anything here
+        self.touched = False  # since it was last saved
         self.stale_best = False  # an input of the best price has changed
         self.trigger: i64 = 0  # event time of the record, or the time of the deadline, that is at work
 
@@ -225,6 +226,8 @@ class Symbol:
             self.stale_best = True
 
     def _reject(self, feed: Feed, tick: Tick, refusal: Refusal, offset: i64) -> None:
+        if not feed.rejected:
+            feed.rejected = {}
         feed.rejected[refusal.reason] = feed.rejected.get(refusal.reason, 0) + 1
         record = Rejected(tick, refusal.reason, refusal.observed, refusal.reference, refusal.limit)
         self.out.append(Made(record, offset))
@@ -301,7 +304,7 @@ class Symbol:
         if isinstance(tick, Trade):
             spike.accept(feed.spike, x, -1, recv)
             if feed.open:
-                rows = candle.add_trade(feed.candles, self.now, event, tick.seq, offset, tick.price, tick.size)
+                rows = candle.add_trade(feed.candles, self.now, event, tick.seq, tick.price, tick.size)
                 self._write_all(rows, self.offset)
             return
         bid: i64 = tick.bid
@@ -309,7 +312,7 @@ class Symbol:
         spike.accept(feed.spike, x, (ask - bid) * 10, recv)
         feed.spread = ask - bid
         if feed.open:
-            rows = candle.add_quote(feed.candles, self.now, event, tick.seq, offset, bid, ask, x)
+            rows = candle.add_quote(feed.candles, self.now, event, tick.seq, bid, ask, x)
             if rows:
                 self._write_all(rows, self.offset)
             self._requote(feed, tick, event)
@@ -326,11 +329,12 @@ class Symbol:
             self._write(liveness.close_gap(life, event), self.offset)
         if life.status != before:
             self.stale_best = True
-        for other in self.feeds:
-            if other.life.status == liveness.QUIET and other is not feed:
-                liveness.peer_spoke(other.life, self.now)
-                if other.life.deadline < self.due:
-                    self.due = other.life.deadline
+        for leg in self.legs:
+            other = leg.life
+            if other.status == liveness.QUIET and other is not life:
+                liveness.peer_spoke(other, self.now)
+                if other.deadline < self.due:
+                    self.due = other.deadline
 
     def _requote(self, feed: Feed, tick: Quote, event: i64) -> None:
         clean = not tick.flags & flags.NOT_CLEAN
@@ -349,7 +353,7 @@ class Symbol:
         self.out.append(Made(best, offset))
         if best.state not in ("no_source", "locked", "crossed"):
             event: i64 = best.ts_event
-            rows = candle.add_quote(self.composite, now, event, 0, offset, best.bid, best.ask, best.consensus)
+            rows = candle.add_quote(self.composite, now, event, 0, best.bid, best.ask, best.consensus)
             if rows:
                 self._write_all(rows, offset)
 

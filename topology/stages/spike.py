@@ -46,39 +46,34 @@ class Held:
         self.offset: i64 = offset
 
 
+NOTHING: Final[list[Held]] = []  # what nearly all hold
+
+
 @mypyc_attr(acyclic=True)
 class Window:
-    """The last 50 numbers, in order of arrival and sorted."""
+    """The last 50 numbers, in order of arrival."""
 
     def __init__(self) -> None:
         self.ring = vec[i64](capacity=WINDOW)
         self.at: i64 = 0  # of the oldest, once the window is full
-        self.ordered = vec[i64](capacity=WINDOW)
 
     def add(self, value: i64) -> None:
         """Take a number in; the oldest leaves."""
-        n: i64 = len(self.ring)
-        if n < WINDOW:
+        if len(self.ring) < WINDOW:
             self.ring = append(self.ring, value)
-            self.ordered = append(self.ordered, value)
-            move(self.ordered, n, value)
         else:
-            place = position(self.ordered, self.ring[self.at])
-            self.ring[self.at] = value
-            self.at = self.at + 1 if self.at < WINDOW - 1 else 0
-            move(self.ordered, place, value)
+            at: i64 = self.at
+            self.ring[at] = value
+            self.at = at + 1 if at < WINDOW - 1 else 0
 
     def median(self) -> i64:
         """The middle number; 0 where there is none."""
-        n: i64 = len(self.ordered)
-        if n == 0:
-            return 0
-        return self.ordered[n // 2]
+        ordered = sorted(self.ring)
+        return ordered[len(ordered) // 2] if ordered else 0
 
     def clear(self) -> None:
         """Forget all."""
         self.ring = vec[i64](capacity=WINDOW)
-        self.ordered = vec[i64](capacity=WINDOW)
         self.at = 0
 
     def dump(self, out: BytesWriter) -> None:
@@ -104,6 +99,41 @@ class Window:
 
 
 @mypyc_attr(acyclic=True)
+class Ordered(Window):
+    """The same, and in order of size, for what is asked at every tick."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ordered = vec[i64](capacity=WINDOW)
+
+    def add(self, value: i64) -> None:
+        """Take a number in; the oldest leaves."""
+        n: i64 = len(self.ring)
+        if n < WINDOW:
+            self.ring = append(self.ring, value)
+            self.ordered = append(self.ordered, value)
+            move(self.ordered, n, value)
+        else:
+            at: i64 = self.at
+            place = position(self.ordered, self.ring[at])
+            self.ring[at] = value
+            self.at = at + 1 if at < WINDOW - 1 else 0
+            move(self.ordered, place, value)
+
+    def median(self) -> i64:
+        """The middle number; 0 where there is none."""
+        n: i64 = len(self.ordered)
+        if n == 0:
+            return 0
+        return self.ordered[n // 2]
+
+    def clear(self) -> None:
+        """Forget all."""
+        super().clear()
+        self.ordered = vec[i64](capacity=WINDOW)
+
+
+@mypyc_attr(acyclic=True)
 class Spike:
     """What is remembered of one source: mids, spreads, and the suspects being held."""
 
@@ -112,9 +142,9 @@ class Spike:
         self.floor: i64 = rules.spike_ticks * 10
         self.spreads: i64 = rules.spike_spreads
         self.hold_ns: i64 = rules.hold_ns
-        self.mids = Window()
+        self.mids = Ordered()
         self.widths = Window()
-        self.held: list[Held] = []
+        self.held = NOTHING
         self.deadline: i64 = 0  # when the held ones time out; 0: nothing is held
         self.level: i64 = 0  # of suspects that timed out; 0: none
         self.agreed: i64 = 0  # how many of those there were
@@ -145,7 +175,7 @@ class Spike:
         self.mids.load(cursor)
         self.widths.load(cursor)
         for _ in range(cursor.long()):
-            self.held.append(Held(cursor.tick(), cursor.long(), cursor.long(), cursor.long(), cursor.long()))
+            keep(self, Held(cursor.tick(), cursor.long(), cursor.long(), cursor.long(), cursor.long()))
         self.deadline = cursor.long()
         self.level = cursor.long()
         self.agreed = cursor.long()
@@ -181,13 +211,12 @@ def position(ordered: vec[i64], value: i64) -> i64:
 
 def band(state: Spike) -> i64:
     """How far from the median a mid may be, in mid units."""
-    widest = max(state.floor, state.spreads * state.widths.median())
-    return max(widest, state.mads * _mad(state.mids))
+    widest = max(state.floor, state.mads * mad(state.mids.ordered))
+    return max(widest, state.spreads * state.widths.median())
 
 
-def _mad(window: Window) -> i64:
-    """The median absolute deviation: a walk outwards from the median, nearest first."""
-    ordered = window.ordered
+def mad(ordered: vec[i64]) -> i64:
+    """The median absolute deviation of sorted numbers: a walk outwards from the median, nearest first."""
     n: i64 = len(ordered)
     right: i64 = n // 2
     left: i64 = right - 1
@@ -206,11 +235,14 @@ def _mad(window: Window) -> i64:
 
 
 def inside(state: Spike, x: i64) -> bool:
-    """Whether a mid is near its source's recent past. Most ticks are settled by the floor alone."""
-    if len(state.mids.ring) < ENOUGH:
+    """Whether a mid is near its source's recent past: within the band, of which most ticks need to know one part."""
+    mids = state.mids
+    if len(mids.ring) < ENOUGH:
         return True
-    distance: i64 = apart(x, state.mids.median())
-    return distance <= state.floor or distance <= band(state)
+    distance: i64 = apart(x, mids.median())
+    if distance <= state.floor or distance <= state.mads * mad(mids.ordered):
+        return True
+    return distance <= state.spreads * state.widths.median()
 
 
 def must_reseed(state: Spike, recv: i64) -> bool:
@@ -246,7 +278,14 @@ def hold(state: Spike, tick: Quote | Trade, x: i64, recv: i64, offset: i64) -> N
         if apart(x, state.level) > limit:
             state.level = 0
             state.agreed = 0
-    state.held.append(Held(tick, x, state.mids.median(), limit, offset))
+    keep(state, Held(tick, x, state.mids.median(), limit, offset))
+
+
+def keep(state: Spike, held: Held) -> None:
+    """Add to the hold."""
+    if not state.held:
+        state.held = []
+    state.held.append(held)
 
 
 def accept(state: Spike, x: i64, width: i64, recv: i64) -> None:
@@ -265,7 +304,7 @@ def accept(state: Spike, x: i64, width: i64, recv: i64) -> None:
 def take_held(state: Spike) -> list[Held]:
     """Empty the hold."""
     held = state.held
-    state.held = []
+    state.held = NOTHING
     state.deadline = 0
     return held
 

@@ -196,7 +196,7 @@ def _source(symbol: Symbol, feed: Feed, now: int) -> Data:
         **_time("covered", life.covered),
         "heartbeats": life.heartbeats,
         "held_ticks": [_held(held, instrument) for held in feed.spike.held],
-        "last_gaps": [{**_time("start", start), **_time("end", end)} for start, end in life.gaps],
+        "last_gaps": [{**_time("start", start), **_time("end", end)} for start, end in liveness.gaps(life)],
         "minutes": _open_minutes(feed.candles, instrument),
     }
 
@@ -254,7 +254,7 @@ def _held(held: Held, instrument: Instrument) -> Data:
 def _open_gap(life: Liveness) -> Data | None:
     if not life.gap_cause:
         return None
-    return {**_time("start", life.gaps[-1][0]), "cause": life.gap_cause}
+    return {**_time("start", life.starts[-1]), "cause": life.gap_cause}
 
 
 def _open_minutes(candles: Candles, instrument: Instrument) -> list[Data]:
