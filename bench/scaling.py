@@ -40,8 +40,7 @@ class Point(msgspec.Struct, frozen=True):
     outputs_per_tick: float
     save_us: float  # of one symbol's state
     state_bytes: float  # of one source of one symbol, as it goes to the changelog
-    objects_bytes: float  # of one source of one symbol: the memory that its objects take,
-    memory_bytes: float  # and with the state as it was last saved, which a worker keeps beside them
+    memory_bytes: float  # that a source of a symbol takes
 
 
 def points() -> list[Point]:
@@ -58,11 +57,11 @@ def measured(symbols: int, sources: int) -> Point:
 def table(rows: list[Point]) -> Table:
     """The points for people."""
     shown = Table(box=None, pad_edge=False)
-    sizes = "state B/pair", "objects B/pair", "memory B/pair"
+    sizes = "state B/pair", "memory B/pair"
     for name in ("symbols", "sources", "us/tick", "outputs/tick", "save us/symbol", *sizes):
         shown.add_column(name, justify="right")
     for each in rows:
-        numbers = (each.save_us, each.state_bytes, each.objects_bytes, each.memory_bytes)
+        numbers = (each.save_us, each.state_bytes, each.memory_bytes)
         rates = f"{each.us_per_tick:.2f}", f"{each.outputs_per_tick:.2f}"
         shown.add_row(f"{each.symbols:,}", str(each.sources), *rates, *(f"{number:,.0f}" for number in numbers))
     return shown
@@ -81,10 +80,8 @@ def point(symbols: int, sources: int) -> Point:
         task.process(batch)
         task.take()
     gc.collect()
-    objects = _resident() - before
-    saved = dict(task.save(1.0))
-    gc.collect()
     memory = _resident() - before
+    saved = dict(task.save(1.0))
     spent, outputs = 0.0, 0
     for batch in _batches(names, sources, turns, 1.0, market.START + FULL * SECOND):
         begun = time.process_time()
@@ -98,7 +95,7 @@ def point(symbols: int, sources: int) -> Point:
     saved.update(state)
     size = sum(map(len, saved.values()))
     rates = spent / ticks * 1e6, outputs / ticks, saving / symbols * 1e6
-    return Point(symbols, sources, *rates, size / pairs, objects / pairs, memory / pairs)
+    return Point(symbols, sources, *rates, size / pairs, memory / pairs)
 
 
 def _batches(

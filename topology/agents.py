@@ -119,9 +119,10 @@ class Tasks(Generic[ProcessorT]):
         if self._watch is not None:
             await self._check(number, states, self._watch)
         task = self._task(number)
-        for key, value in states.values.items():
+        count = len(states.values)
+        for key, value in states.lend():
             task.load(key, value)
-        log.info("partition %d: %d states loaded", number, len(states.values))
+        log.info("partition %d: %d states loaded", number, count)
         producer = self._producers.get(number, self._plain)
         assert producer is not None
         return Lane(
@@ -129,7 +130,7 @@ class Tasks(Generic[ProcessorT]):
             producer,
             self._outputs,
             self._table.changelog_topic_name,
-            states.values.__setitem__,
+            states.save,
             states.reach,
             self._room.set,
             delivery=self._delivery,
@@ -165,12 +166,20 @@ class Tasks(Generic[ProcessorT]):
         Also of those that come back in the same rebalance. It is eager: aiokafka gives up all of them, and what is
         assigned then may have been another worker's in between (in a generation that this one has missed), so only
         the changelog knows their state. And they are read from the committed offset on again, which a task that was
-        kept would have passed. The table has kept its part and reads on from there.
+        kept would have passed. The table gets what the task had, and reads on from there.
         """
-        await asyncio.gather(*(self.lanes.pop(number).close() for number in numbers & self.lanes.keys()))
+        await asyncio.gather(*(self._give_back(number) for number in numbers & self.lanes.keys()))
         self._room.set()
         producers = [self._producers.pop(number) for number in numbers & self._producers.keys()]
         await asyncio.gather(*map(_stop, producers))
+
+    async def _give_back(self, number: int) -> None:
+        lane = self.lanes.pop(number)
+        states = self._table.data.states(number)
+        if await lane.close():
+            states.take_back(lane.task.states())
+        else:
+            states.forget()
 
     async def tick(self, codec: Codec) -> None:
         """Put a clock record into every partition of market.raw that is ours."""

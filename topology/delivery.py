@@ -124,8 +124,8 @@ class Lane(Generic[ProcessorT]):
         self._hurry = True
         self._wake.set()
 
-    async def close(self) -> None:
-        """Save what is not saved, and stop sending.
+    async def close(self) -> bool:
+        """Save what is not saved, and stop sending; say whether all is saved.
 
         What is not acked by now will be processed again by whoever owns the partition next.
         """
@@ -133,8 +133,10 @@ class Lane(Generic[ProcessorT]):
             self._closing = True
             self.hurry()
             await asyncio.wait([self._loop], timeout=CLOSE_S)
+        saved = self._loop.done()
         self._loop.cancel()
         await asyncio.gather(self._loop, return_exceptions=True)
+        return saved
 
     async def _run(self) -> None:
         try:

@@ -24,25 +24,8 @@ OFFSET, ORIGIN, TOPIC = b"offset", b"origin", b"topic"
 log = logging.getLogger(__name__)
 
 
-class Noted(dict[bytes, bytes]):
-    """Remembers which of its keys have changed."""
-
-    def __init__(self, values: dict[bytes, bytes]) -> None:
-        super().__init__(values)
-        self.changed: set[bytes] = set()
-
-    def __setitem__(self, key: bytes, value: bytes) -> None:
-        super().__setitem__(key, value)
-        self.changed.add(key)
-
-    def pop(self, key: bytes, *default: Any) -> Any:
-        """Remove a key."""
-        self.changed.add(key)
-        return super().pop(key, *default)
-
-
 class DiskStates(States):
-    """The states of one partition, in memory, and on disk as of the last commit."""
+    """The states of one partition, and on disk as of the last commit."""
 
     def __init__(self, path: Path, topic: str, end: int) -> None:
         """Read what is there. ``topic``, ``end``: Kafka's id of the changelog, and the offset after its last record."""
@@ -53,19 +36,42 @@ class DiskStates(States):
             log.warning("%s is of another changelog: thrown away", path)
             self.close()
             _driver().Rdict.destroy(str(path))
-            self._db, offset = _open(path), -1
+            self._db = _open(path)
         self._db.put(TOPIC, topic.encode())
+        self._changed: dict[bytes, bytes | None] = {}  # since the last write
+        self._failed = False
+        self._read()
+
+    def _read(self) -> None:
+        offset = int(self._db.get(OFFSET) or -1)
         self.offset = offset if offset >= 0 else None
         self.origin = (self._db.get(ORIGIN) or b"").decode()
-        self.values = self._noted = Noted({key[1:]: value for key, value in self._db.items() if key[:1] == STATE})
-        self._failed = False
+        self.values = {key[1:]: value for key, value in self._db.items() if key[:1] == STATE}
+
+    def put(self, key: bytes, value: bytes | None) -> None:
+        """Keep a state; None: there is none."""
+        super().put(key, value)
+        self._changed[key] = value
+
+    def save(self, key: bytes, value: bytes) -> None:
+        """The changelog has this record of the task that has them."""
+        super().save(key, value)
+        self._changed[key] = value
+
+    def forget(self) -> None:
+        """Go back to what is on disk."""
+        self._changed.clear()
+        try:
+            self._read()
+        except Exception as error:  # noqa: BLE001  it has no class of its own
+            log.error("states can't be read from disk (%s): they are read from Kafka", error)
+            super().forget()
 
     def reach(self, offset: int) -> None:
         """What the changelog has up to this offset is known: write it down."""
         super().reach(offset)
         batch = _driver().WriteBatch(raw_mode=True)
-        for key in self._noted.changed:
-            value = self._noted.get(key)
+        for key, value in self._changed.items():
             if value is None:
                 batch.delete(STATE + key)
             else:
@@ -80,7 +86,7 @@ class DiskStates(States):
             self._failed = True
             return
         self._failed = False
-        self._noted.changed.clear()
+        self._changed.clear()
 
     def close(self) -> None:
         """Let the files go."""

@@ -46,5 +46,8 @@ class Processor(Protocol):
         and then comes the offset up to which what has been saved so far is complete: there a restart begins.
         """
 
+    def states(self) -> list[tuple[bytes, bytes]]:
+        """All states but the partition's own, as they are saved; nothing is unsaved."""
+
     def load(self, key: bytes, value: bytes) -> None:
         """Take over one saved record, before the first call of `process`."""

@@ -4,10 +4,12 @@ Faust's own table in memory has one dictionary for all partitions and doesn't kn
 it reads all of it again at every change of owner, throws away what a standby has gathered, and keeps keys of partitions
 that have left. Here every partition is a dictionary with the offset it has reached, and that is what Faust takes for
 the offset of a store on disk: a partition that stays, or was a standby, is read on from there.
+
+While a task works on a partition the task has its states, and only the partition's own is here, too.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import faust
@@ -48,6 +50,25 @@ class States:
             return None
         return state_offset(value) + 1
 
+    def lend(self) -> Iterator[tuple[bytes, bytes]]:
+        """Hand over all of them to a task; only the partition's own stays."""
+        for key in list(self.values):
+            yield key, self.values[key] if key.startswith(PARTITION_KEY) else self.values.pop(key)
+
+    def save(self, key: bytes, value: bytes) -> None:
+        """The changelog has this record of the task that has them."""
+        if key.startswith(PARTITION_KEY):
+            self.values[key] = value
+
+    def take_back(self, states: Iterable[tuple[bytes, bytes]]) -> None:
+        """The task gives the partition up, and has saved all."""
+        self.values.update(states)
+
+    def forget(self) -> None:
+        """The task gives the partition up, and has not saved all: only the changelog knows what counts."""
+        self.values.clear()
+        self.offset = None
+
     def close(self) -> None:
         """The partition has left."""
 
@@ -58,13 +79,20 @@ class States:
         """
         self.read += 1
         if value is None:
-            self.values.pop(key, None)
+            self.put(key, None)
             return
         held = self.values.get(key)
         if held is None or applied_offset(value) >= applied_offset(held):
-            self.values[key] = value
+            self.put(key, value)
             if key.startswith(PARTITION_KEY):
                 self.origin = headers.get(ORIGIN, b"").decode()
+
+    def put(self, key: bytes, value: bytes | None) -> None:
+        """Keep a state; None: there is none."""
+        if value is None:
+            self.values.pop(key, None)
+        else:
+            self.values[key] = value
 
 
 class Store(memory.Store):  # type: ignore[type-arg]

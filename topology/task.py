@@ -130,6 +130,11 @@ class Task:
         """How many symbols have changed since they were saved."""
         return len(self.partition.touched)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether it has still to go over what had been processed before a crash."""
+        return self.offset < self.delivered
+
     def take(self) -> list[Records]:
         """Hand over the outputs made since the last time, by topic in the order of TOPICS."""
         outputs = self.outputs
@@ -143,6 +148,11 @@ class Task:
         behind, own = self.partition.dump_own(max(self.offset, self.partition.offset))
         reached = _OFFSETS.pack(max(self.offset, self.delivered), behind)  # records may be coming again
         return [*saved, (PARTITION_KEY + b"%d" % self.number, reached + own)]
+
+    def states(self) -> list[tuple[bytes, bytes]]:
+        """The states of all symbols, as `save` gives them."""
+        symbols = self.partition.symbols.values()
+        return [(symbol.name.encode(), _OFFSET.pack(symbol.offset) + symbol.dump()) for symbol in symbols]
 
     def load(self, key: bytes, value: bytes) -> None:
         """Take over one saved record. Raises ValueError where it can't be."""

@@ -123,6 +123,10 @@ class Symbol:
         self.sources = [by_name[each] for each in sorted(by_name)]
         return source
 
+    def dump(self) -> bytes:
+        """The offset that it has applied, and the state."""
+        return _OFFSET.pack(self.offset) + msgspec.msgpack.encode([source.dump() for source in self.sources])
+
     def best(self, now: i64) -> bytes:
         """The best bid and ask of the sources heard lately; of equal ones the first. One has just been heard."""
         bid: Source | None = None
@@ -204,15 +208,17 @@ class Work:
         All of it, whatever ``share`` says: Kafka Streams writes all at a commit, too. A value begins with the offset
         that it has applied: of two records of a key the later one stands.
         """
-        saved = []
+        saved = [(symbol.key, symbol.dump()) for symbol in self.changed]
         for symbol in self.changed:
-            state = msgspec.msgpack.encode([source.dump() for source in symbol.sources])
-            saved.append((symbol.key, _OFFSET.pack(symbol.offset) + state))
             symbol.is_changed = False
         self.changed = []
         self.saved = self.offset
         saved.append((_PARTITION + b"%d" % self.number, _OFFSETS.pack(self.offset, self.offset)))
         return saved
+
+    def states(self) -> list[tuple[bytes, bytes]]:
+        """The states of all symbols, as `save` gives them."""
+        return [(symbol.key, symbol.dump()) for symbol in self.symbols.values()]
 
     def load(self, key: bytes, value: bytes) -> None:
         """Take over one saved record."""

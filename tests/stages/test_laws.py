@@ -479,5 +479,5 @@ def test_the_state_of_a_symbol_stays_bounded(setup: Setup, acts: list[Act]) -> N
     log = market.play(setup, acts * 8)
     task.process(fetched(log))
     for key, value in task.save(1.0):
-        assert len(value) < 2_000 + 12_000 * setup.sources, key
+        assert len(value) < 2_000 + 5_000 * setup.sources, key
     assert {symbol_of(made.record) for made in task.partition.out} == set()

@@ -30,14 +30,17 @@ def value(applied: int, text: bytes = b"x") -> bytes:
 def test_what_was_reached_is_there_again_and_what_was_not_is_not(tmp_path: Path) -> None:
     states = DiskStates(tmp_path, "topic", 100)
     assert (states.offset, states.values) == (None, {})
-    states.values[b"EURUSD"] = value(1)
+    states.put(b"EURUSD", value(1))
     states.apply(b"#3", value(5), {"raw": b"id"})
     states.reach(7)
-    states.values[b"EURUSD"] = value(9)
+    states.put(b"EURUSD", value(9))
     states.close()
     again = DiskStates(tmp_path, "topic", 100)
     assert (again.offset, again.origin) == (7, "id")
     assert again.values == {b"EURUSD": value(1), b"#3": value(5)}
+    again.put(b"EURUSD", value(8))
+    again.forget()  # a task had not saved all
+    assert (again.offset, again.values) == (7, {b"EURUSD": value(1), b"#3": value(5)})
     again.apply(b"EURUSD", None, {})
     again.reach(8)
     again.close()
@@ -49,7 +52,7 @@ def test_what_was_reached_is_there_again_and_what_was_not_is_not(tmp_path: Path)
 @pytest.mark.parametrize(("topic", "end"), [("another", 100), ("topic", 7)])
 def test_the_files_of_another_changelog_are_thrown_away(tmp_path: Path, topic: str, end: int) -> None:
     states = DiskStates(tmp_path, "topic", 100)
-    states.values[b"EURUSD"] = value(1)
+    states.put(b"EURUSD", value(1))
     states.reach(7)
     states.close()
     states = DiskStates(tmp_path, topic, end)
@@ -102,7 +105,7 @@ def test_a_full_disk_leaves_a_beginning_and_stops_nothing(tmp_path: Path) -> Non
     try:
         states = DiskStates(tmp_path / "0", "topic", 10_000)
         for offset in range(1_500):
-            states.values[b"%d" % (offset % 50)] = value(offset, chance.randbytes(4_000))
+            states.put(b"%d" % (offset % 50), value(offset, chance.randbytes(4_000)))
             states.reach(offset)
         assert states.offset == 1_499
         assert len(states.values) == 50

@@ -19,6 +19,7 @@ from topology.stages.partition import Partition
 from topology.task import Task
 
 ANSWER_S: Final = 3.0  # another worker that is there answers within this
+AGAIN: Final = "the last records before the partition's owner ended are being worked into its state again"
 PASSED_ON: Final = "X-Tickloom-Passed-On"  # by which worker
 
 
@@ -96,6 +97,8 @@ class Router:
         lane = self._tasks.lanes.get(number)
         if lane is not None:
             self._idle.pop(number, None)
+            if lane.task.is_behind:
+                raise Unavailable(AGAIN)
             return lane.task.partition
         generation = self._app.consumer_generation_id
         known, partition = self._idle.get(number, (-1, None))
@@ -167,7 +170,10 @@ class Router:
     def _recovered(self, number: int) -> Partition:
         """The state of a partition of which no record has come since it was assigned."""
         task = Task(number, self._instruments, self._codec)
-        for key, value in self._app.tables["symbols"].data.states(number).values.items():
+        states = self._app.tables["symbols"].data.states(number)
+        if states.restart(number) is not None:
+            raise Unavailable(AGAIN)
+        for key, value in states.values.items():
             try:
                 task.load(key, value)
             except ValueError as error:
