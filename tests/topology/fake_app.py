@@ -56,6 +56,6 @@ def views_of(partition: Partition, instruments: dict[str, Instrument]) -> Views:
     app.consumer.assignment = lambda: {TP("market.raw", number) for number in range(4)}
     app.consumer_generation_id = 1
     app.tables["symbols"] = SimpleNamespace(data=SimpleNamespace(states=lambda _number: States()))
-    lane = SimpleNamespace(task=SimpleNamespace(partition=partition))
+    lane = SimpleNamespace(task=SimpleNamespace(partition=partition, is_behind=False))
     tasks: Any = SimpleNamespace(lanes={partition.number: lane})
     return Views(app, tasks, "", instruments)
