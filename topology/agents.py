@@ -131,7 +131,7 @@ class Tasks(Generic[ProcessorT]):
             self._outputs,
             self._table.changelog_topic_name,
             states.save,
-            states.reach,
+            states.wrote if self._delivery == "at_least_once" else lambda end, _: states.reach(end),  # nobody else can
             self._room.set,
             delivery=self._delivery,
             commit_seconds=self._commit_seconds,
@@ -153,7 +153,11 @@ class Tasks(Generic[ProcessorT]):
 
     def restart(self, number: int) -> int | None:
         """The offset of market.raw from which on the saved state of a partition lacks something; None: nothing."""
-        return self._table.data.states(number).restart(number)
+        try:
+            return self._table.data.states(number).restart(number)
+        except ValueError as error:
+            end(f"{error}: work {self.raw} off into a new run, or go on with the version that wrote it")
+            return None
 
     def hurry(self) -> None:
         """Commit everything at once: partitions are about to be given up."""
@@ -176,10 +180,14 @@ class Tasks(Generic[ProcessorT]):
     async def _give_back(self, number: int) -> None:
         lane = self.lanes.pop(number)
         states = self._table.data.states(number)
-        if await lane.close():
-            states.take_back(lane.task.states())
-        else:
-            states.forget()
+        saved = False
+        try:
+            saved = await lane.close()
+        finally:
+            if saved:
+                states.take_back(lane.task.states())
+            else:
+                states.forget()
 
     async def tick(self, codec: Codec) -> None:
         """Put a clock record into every partition of market.raw that is ours."""

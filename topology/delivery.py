@@ -35,6 +35,7 @@ COMMIT_SECONDS: Final = {"exactly_once": 0.05, "at_least_once": 1.0}
 COMMIT_RECORDS: Final = 50_000  # whichever comes first
 SAVE_SECONDS: Final = 5.0  # in which every symbol's state is written
 SAVE_RECORDS: Final = 200_000  # or so many of the partition: what a crash repeats is a second's work
+SAVE_AT_ONCE: Final = 1_000  # states or so: a transaction may take 10 s
 CLOSE_S: Final = 5.0  # for the last state of a partition that is given up
 PACE_S: Final = {"exactly_once": 0.02, "at_least_once": 0.0}  # between two sends; each lane has a producer of its own
 
@@ -66,7 +67,7 @@ class Lane(Generic[ProcessorT]):
         topics: list[str],
         changelog: str,
         saved: Callable[[bytes, bytes], None],
-        wrote: Callable[[int], None],
+        wrote: Callable[[int, int], None],
         took: Callable[[], None],
         *,
         delivery: str,
@@ -75,7 +76,7 @@ class Lane(Generic[ProcessorT]):
     ) -> None:
         """Begin to send. ``topics``: their names in the order of the task's outputs.
 
-        ``saved`` is told of every state record that is durable, ``wrote`` of the changelog's last offset so far,
+        ``saved`` is told of every state record that is durable, ``wrote`` of the last offset of so many of them,
         ``took`` that the task's outputs have been taken. ``headers`` are those of every state record.
         """
         self.task = task
@@ -132,11 +133,13 @@ class Lane(Generic[ProcessorT]):
         if not self._events:
             self._closing = True
             self.hurry()
-            await asyncio.wait([self._loop], timeout=CLOSE_S)
-        saved = self._loop.done()
-        self._loop.cancel()
-        await asyncio.gather(self._loop, return_exceptions=True)
-        return saved
+        try:
+            if self._closing:
+                await asyncio.wait([self._loop], timeout=CLOSE_S)
+            return self._loop.done()
+        finally:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
 
     async def _run(self) -> None:
         try:
@@ -158,17 +161,19 @@ class Lane(Generic[ProcessorT]):
             await asyncio.sleep(soon if 0 < soon < 2 * self._pace else self._pace)  # none is sent just before a commit
         if self.task.waiting == 0 and self._delivered is None and not self._is_due():
             self._wake.clear()
-            left = self._commit_seconds - (time.monotonic() - self._committed) if self._events else None
+            left = None
+            if self._events or self.task.unsaved:
+                left = (self._commit_seconds if self._events else SAVE_SECONDS) - (time.monotonic() - self._committed)
             try:
                 await asyncio.wait_for(self._wake.wait(), left)
             except TimeoutError:
                 return
 
     def _is_due(self) -> bool:
-        if not self._events:
-            return self._hurry and self.task.unsaved > 0
-        aged = time.monotonic() - self._committed >= self._commit_seconds
-        return self._hurry or aged or self._uncommitted >= COMMIT_RECORDS
+        age = time.monotonic() - self._committed
+        if not self._events:  # no more has come, but a restart should not have to go over it again
+            return self.task.unsaved > 0 and (self._hurry or age >= SAVE_SECONDS)
+        return self._hurry or age >= self._commit_seconds or self._uncommitted >= COMMIT_RECORDS
 
     async def _send(self) -> None:
         """Send what has been made, as late as possible; where it is time, commit all up to here."""
@@ -194,7 +199,7 @@ class Lane(Generic[ProcessorT]):
             self._usual, self._sent = self._sent, set()
         for key, value in commit.state:
             self._saved(key, value)
-        self._wrote(end)
+        self._wrote(end, len(commit.state))
         for event in commit.events:
             event.ack()
 
@@ -202,9 +207,10 @@ class Lane(Generic[ProcessorT]):
         events, self._events = self._events, []
         now = time.monotonic()
         share = max((now - self._committed) / SAVE_SECONDS, self._uncommitted / SAVE_RECORDS)
+        share = min(1.0 if self._hurry else share, SAVE_AT_ONCE / max(1, self.task.unsaved))
         self._uncommitted = 0
         self._committed = now
-        return Commit(self.task.save(1.0 if self._hurry else share), events)
+        return Commit(self.task.save(share), events)
 
     async def _deliver(self, records: dict[str, Records]) -> int:
         """Send records by topic, all at once, and wait until they are delivered; give the last offset of the last.

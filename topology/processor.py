@@ -42,8 +42,9 @@ class Processor(Protocol):
         """Part of what has changed since it was saved, as (key, value) for the changelog; all of it for a share of 1.
 
         A value begins with the offset that it has applied (eight bytes, big-endian): of two of a key the higher one
-        stands. The last of them is the partition's own: its key is `#` and the number, its offset the one reached,
-        and then comes the offset up to which what has been saved so far is complete: there a restart begins.
+        stands. The last of them is the partition's own: its key is `#` and the number, its offset the one reached;
+        then come a byte, the version (`pipeline.VERSION`), and the offset up to which what has been saved so far is
+        complete: there a restart begins.
         """
 
     def states(self) -> list[tuple[bytes, bytes]]:

@@ -38,6 +38,14 @@ class States:
         """What the changelog has up to this offset is known."""
         self.offset = offset if self.offset is None else max(offset, self.offset)
 
+    def wrote(self, end: int, count: int) -> None:
+        """So many records of the task are in the changelog, up to this offset.
+
+        Where they do not follow on what is known, another worker has written there: that is still to be read.
+        """
+        known = -1 if self.offset is None else self.offset
+        self.reach(end if end - count == known else known)
+
     def applied(self, number: int) -> int:
         """The offset of market.raw up to which they have processed all records; -1: none."""
         value = self.values.get(PARTITION_KEY + b"%d" % number)

@@ -20,7 +20,7 @@ from schemas.record import Best, Candle, Clock, Link, Quote, Record, Rejected, T
 from topology.batch import Records, encode_headers
 from topology.dead_letters import letter
 from topology.stages.partition import PARTITION_KEY, Partition
-from topology.stages.pipeline import Made
+from topology.stages.pipeline import VERSION, Made
 
 MILLISECOND: Final = 1_000_000
 ERROR_LENGTH: Final = 2_000  # of a traceback in a header
@@ -29,7 +29,7 @@ RECORD_BYTES: Final = 64_000
 NAME_LENGTH: Final = 256
 
 _OFFSET: Final = struct.Struct(">q")
-_OFFSETS: Final = struct.Struct(">qq")
+_OWN: Final = struct.Struct(">qBq")
 _ONE_HEADER: Final = encode_headers([(topics.OFFSET_HEADER, b"")])[:-1]  # but for its value
 _NUMBER_OF: Final[dict[type, int]] = {kind: topics.TOPICS.index(topic) for kind, topic in topics.OUTPUT_OF.items()}
 _DEAD_LETTER: Final = topics.TOPICS.index(topics.DEAD_LETTER)
@@ -146,8 +146,8 @@ class Task:
         """States of so many symbols as are ``share`` of all, then the partition's: (key, value) for the changelog."""
         saved = [(key, _OFFSET.pack(offset) + state) for key, offset, state in self.partition.dump(share)]
         behind, own = self.partition.dump_own(max(self.offset, self.partition.offset))
-        reached = _OFFSETS.pack(max(self.offset, self.delivered), behind)  # records may be coming again
-        return [*saved, (PARTITION_KEY + b"%d" % self.number, reached + own)]
+        reached = max(self.offset, self.delivered)  # records may be coming again
+        return [*saved, (PARTITION_KEY + b"%d" % self.number, _OWN.pack(reached, VERSION, behind) + own)]
 
     def states(self) -> list[tuple[bytes, bytes]]:
         """The states of all symbols, as `save` gives them."""
@@ -157,8 +157,8 @@ class Task:
     def load(self, key: bytes, value: bytes) -> None:
         """Take over one saved record. Raises ValueError where it can't be."""
         if key.startswith(PARTITION_KEY):
-            self.delivered, behind = _OFFSETS.unpack_from(value)
-            self.partition.load_own(behind, value[_OFFSETS.size :])
+            self.delivered = applied_offset(value)
+            self.partition.load_own(state_offset(value), value[_OWN.size :])
         else:
             self.partition.load(key, value[_OFFSET.size :])
 
@@ -195,5 +195,10 @@ def applied_offset(value: bytes) -> int:
 
 
 def state_offset(value: bytes) -> int:
-    """The offset up to which, by a partition's saved record, the saved states of its symbols have applied all."""
-    return int(_OFFSETS.unpack_from(value)[1])
+    """The offset up to which, by a partition's saved record, the saved states of its symbols have applied all.
+
+    Raises ValueError where another version of this code wrote it.
+    """
+    if value[_OFFSET.size : _OFFSET.size + 1] != bytes([VERSION]):
+        raise ValueError(f"the state is not of version {VERSION}, which this code reads")
+    return int(_OWN.unpack_from(value)[2])

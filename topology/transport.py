@@ -591,6 +591,10 @@ class Consumer(driver.Consumer):
 class Recovery(FaustRecovery):
     """Faust's, but that a Kafka which does not answer ends the process: Faust takes it for a stop, and stands still."""
 
+    def _add(self, table: Any, tp: TP, offsets: Any) -> None:
+        offsets.pop(tp, None)  # of a partition that comes back: what its table says counts, also where it says nothing
+        super()._add(table, tp, offsets)
+
     async def _wait(self, *waited: Any, **limit: Any) -> None:
         try:
             await super()._wait(*waited, **limit)

@@ -13,6 +13,7 @@ from mypy_extensions import i64, mypyc_attr
 
 from bench.peers.codec import Quote, best_bytes, candle_bytes, quote_of
 from topology.batch import NO_HEADERS, Records
+from topology.stages.pipeline import VERSION
 
 MINUTE: Final = 60_000_000_000
 STALE: Final = 5_000_000_000  # a source not heard for longer takes no part in the best price
@@ -25,7 +26,7 @@ BEST: Final = 1
 CANDLE: Final = 2
 
 _OFFSET: Final = struct.Struct(">q")
-_OFFSETS: Final = struct.Struct(">qq")
+_OWN: Final = struct.Struct(">qBq")
 _PARTITION: Final = b"#"  # the partition's own record in the changelog; no symbol begins with it
 
 
@@ -213,7 +214,7 @@ class Work:
             symbol.is_changed = False
         self.changed = []
         self.saved = self.offset
-        saved.append((_PARTITION + b"%d" % self.number, _OFFSETS.pack(self.offset, self.offset)))
+        saved.append((_PARTITION + b"%d" % self.number, _OWN.pack(self.offset, VERSION, self.offset)))
         return saved
 
     def states(self) -> list[tuple[bytes, bytes]]:

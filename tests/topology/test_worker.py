@@ -17,7 +17,9 @@ from schemas import flags, topics
 from schemas.record import replace
 from tests.market import market
 from tests.topology.processes import Process, assert_as_expected, produce, read, wait_for_no_lag, written
+from topology import admin
 from topology.app import new_producer
+from topology.task import applied_offset, state_offset
 
 pytestmark = pytest.mark.integration
 
@@ -55,6 +57,23 @@ def test_a_worker_writes_what_the_driver_says(stack: Stack, run: str, workers: W
     wait_for_no_lag(stack.broker, run, workers)
     assert worker.stop() == 0
     assert_as_expected(stack.broker, run, exactly=True)
+
+
+@pytest.mark.parametrize("delivery", ["exactly_once", "at_least_once"])
+def test_an_idle_worker_has_saved_all(stack: Stack, run: str, workers: Workers, delivery: str) -> None:
+    """No clock ticks in a run that has been worked off: nothing comes that a commit could go with."""
+    workers.environment["TICKLOOM_DELIVERY"] = delivery
+    produce(stack.broker, run, market(3, 3_000))
+    workers.start()
+    wait_for_no_lag(stack.broker, run, workers)
+    deadline, behind = time.monotonic() + 20, {b"": (1, 0)}
+    while any(reached > complete for reached, complete in behind.values()):
+        assert time.monotonic() < deadline, behind
+        time.sleep(0.2)  # polling
+        states = [(each.key(), each.value()) for each in read(stack.broker, admin.state_topic(run))]
+        own = {key: value for key, value in states if key.startswith(b"#")}
+        behind = {key: (applied_offset(value), state_offset(value)) for key, value in own.items()}
+    assert len(behind) > 1
 
 
 @pytest.mark.parametrize("delivery", ["exactly_once", "at_least_once"])

@@ -5,7 +5,8 @@ newer time is news, not a duplicate. Ids repeat and go backwards in practice (po
 so sequence numbers are only used to see holes, against the highest seen.
 
 Of the last ticks two numbers each are kept: the time and a hash of the rest, or two hashes of the id. That two
-different ticks of a source at the same nanosecond are taken for one has a chance of 2^-61.
+different ticks of a source at the same nanosecond are taken for one has a chance of 2^-61 (above which prices are
+none: of numbers the hash takes 61 bits).
 """
 
 from typing import Final

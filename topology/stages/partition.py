@@ -81,9 +81,11 @@ class Partition:
             self.clock = ts
         for symbol in self.symbols.values():
             if symbol.due <= max(self.clock, symbol.now) and offset > symbol.offset:
-                symbol.advance(self.clock, offset)
-                if symbol.offset == offset and not symbol.touched:
-                    self._touch(symbol, offset, before)
+                try:
+                    symbol.advance(self.clock, offset)
+                finally:
+                    if symbol.offset == offset and not symbol.touched:
+                        self._touch(symbol, offset, before)
 
     def _touch(self, symbol: Symbol, offset: i64, clock: i64) -> None:
         symbol.touched = True
