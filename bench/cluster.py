@@ -7,13 +7,12 @@ from typing import Final
 
 import msgspec
 
-from bench import growth
 from bench.machine import ROOT
 from bench.targets import Results, rates
 from topology.delivery import COMMIT_SECONDS, SAVE_SECONDS
 
 PAGE: Final = ROOT / "docs" / "scaling.md"
-NEEDED: Final = ("throughput", "state", "scaling")
+NEEDED: Final = ("throughput", "scaling")
 PARTITIONS: Final = 64
 SYMBOLS: Final = 10_000
 SOURCES: Final = 4
@@ -35,7 +34,6 @@ class Figures(msgspec.Struct, frozen=True):
     raw: int  # bytes of a tick in market.raw, compressed
     out: int  # bytes of what is made of it
     pair_kb: float  # memory of a source of a symbol
-    recovery_s: float  # for 1,000 symbols
     hot: int  # ticks/s of one symbol alone
 
     def rows(self) -> list[Row]:
@@ -47,8 +45,7 @@ class Figures(msgspec.Struct, frozen=True):
             ("that state, not compressed", f"{self.state_kb:.1f} KB", "scaling, core, 1,000 x 4"),
             ("a tick in `market.raw`, compressed", f"{self.raw} bytes", "scaling, worker, 1,000 x 4"),
             ("what is made of it, compressed", f"{self.out} bytes", "scaling, worker, 1,000 x 4"),
-            ("memory of a source of a symbol", f"{self.pair_kb:.1f} KB", "state, after a stop, 1,000 less 100"),
-            ("recovery", f"{self.recovery_s:g} s per 1,000 symbols", "state, after a stop"),
+            ("memory of a source of a symbol", f"{self.pair_kb:.1f} KB", "scaling, core, 1,000 x 4"),
             ("one symbol alone", f"{self.hot:,} ticks/s", "scaling, hot"),
         ]
 
@@ -63,8 +60,7 @@ def figures(results: Results) -> Figures:
         state_kb=point["state_bytes"] * SOURCES / 1e3,
         raw=point["worker"]["raw_bytes_per_tick"],
         out=point["worker"]["output_bytes_per_tick"],
-        pair_kb=growth.worker_pair_bytes(results["state"]) / 1e3,
-        recovery_s=growth.recovery_s(results["state"]),
+        pair_kb=point["memory_bytes"] / 1e3,
         hot=results["scaling"]["hot"]["rate"],
     )
 
@@ -86,7 +82,6 @@ def computed(of: Figures) -> list[Row]:
     states = SYMBOLS / SAVE_SECONDS
     cores = (MILLION * of.worker_us + states * of.save_us) / 1e6
     workers = math.ceil(cores / BUSY)
-    own = math.ceil(SYMBOLS / workers)
     changelog = states * of.state_kb * 1e3
     memory = SYMBOLS * SOURCES * of.pair_kb / 1e3
     return [
@@ -110,11 +105,6 @@ def computed(of: Figures) -> list[Row]:
             _rate(REPLICAS * (MILLION * (of.raw + of.out) + changelog)),
         ),
         ("memory for state, all workers", f"{SYMBOLS:,} x {SOURCES} x {of.pair_kb:.1f} KB", f"{memory:,.0f} MB"),
-        (
-            "recovery of one of them",
-            f"{own:,} symbols x {of.recovery_s:g} s / 1,000",
-            f"{own * of.recovery_s / 1e3:.1f} s",
-        ),
     ]
 
 
