@@ -83,6 +83,24 @@ BREAKAGES: Final = (
         SLOWLY,
     ),
     Breakage(
+        "no going back",
+        "what the saved states lack is not worked into them again",
+        (
+            Edit(
+                "topology/app.py",
+                "return self.tickloom.restart(tp.partition) if tp.topic == self.tickloom.raw else None",
+                "return None",
+            ),
+        ),
+        "kill",
+    ),
+    Breakage(
+        "outputs twice",
+        "what was delivered before the crash is made again",
+        (Edit("topology/task.py", "if offset > self.delivered:\n", "if offset > -1:\n"),),
+        "kill",
+    ),
+    Breakage(
         "state outside the transaction",
         "the state is durable while the outputs it stands for are undone",
         (
