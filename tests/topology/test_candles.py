@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Iterator
-from uuid import uuid4
 
 import psycopg
 import pytest
 from click.testing import CliRunner, Result
-from psycopg import sql
 
 from deploy.local import Stack
+from tests.topology.databases import new_database
 from topology import cli
 from topology.storage.database import migrate
 
@@ -23,17 +22,11 @@ REST = "volume, ticks, trades, flags, source_offset"
 @pytest.fixture(scope="module")
 def database(stack: Stack) -> Iterator[str]:
     """A database with the sink's tables and 100 quoted minutes, one of them still open, and a traded one."""
-    name = sql.Identifier(f"candles_{uuid4().hex[:8]}")
-    with psycopg.connect(stack.database, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
-        address = stack.database.rpartition("/")[0] + "/" + name._obj[0]
-        try:
-            migrate(address, say=lambda _: None)
-            with psycopg.connect(address) as filled:
-                fill(filled)
-            yield address
-        finally:
-            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+    with new_database(stack) as address:
+        migrate(address, say=lambda _: None)
+        with psycopg.connect(address) as filled:
+            fill(filled)
+        yield address
 
 
 def fill(connection: "psycopg.Connection[tuple[object, ...]]") -> None:
@@ -129,13 +122,8 @@ def test_a_wrong_time_is_refused(database: str) -> None:
 
 
 def test_a_database_without_tables_says_who_makes_them(stack: Stack, database: str) -> None:
-    name = sql.Identifier(f"empty_{uuid4().hex[:8]}")
-    with psycopg.connect(stack.database, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
-        try:
-            result = candles(stack.database.rpartition("/")[0] + "/" + name._obj[0], "EURUSD")
-        finally:
-            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+    with new_database(stack) as empty:
+        result = candles(empty, "EURUSD")
     assert result.exit_code == 1
     assert "tickloom sink" in result.output
 

@@ -5,7 +5,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -18,12 +18,12 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from psycopg import sql
 
 from deploy.local import Stack
 from schemas import flags, instrument
 from schemas.instrument import ConfigError
 from schemas.record import Best, Candle, Clock, Gap, Quote, Status, Trade, fields, replace
+from tests.topology.databases import new_database
 from topology.storage import database, tables
 from topology.storage.tables import DeadLetter
 from topology.storage.writer import DatabaseSetBackError, Offsets, Refused, Writer
@@ -48,17 +48,6 @@ def dsn(stack: Stack) -> Iterator[str]:
 def connection(dsn: str) -> Iterator[database.Connection]:
     with database.connect(dsn) as connection:
         yield connection
-
-
-@contextmanager
-def new_database(stack: Stack) -> Iterator[str]:
-    name = f"t{uuid4().hex[:10]}"
-    with psycopg.connect(stack.database, autocommit=True) as owner:
-        owner.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        try:
-            yield f"{stack.database.rpartition('/')[0]}/{name}"
-        finally:
-            owner.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def quote(**fields: Any) -> Quote:
