@@ -28,7 +28,6 @@ CORE = [
     "topology/stages/liveness.py",
     "topology/stages/partition.py",
     "topology/stages/pipeline.py",
-    "topology/stages/ring.py",
     "topology/stages/spike.py",
     "topology/stages/stamp.py",
     "topology/stages/validity.py",

@@ -37,6 +37,12 @@ def put_string(out: BytesWriter, value: str) -> None:
     out.write(data)
 
 
+def put_bytes(out: BytesWriter, value: bytes) -> None:
+    """Append length and bytes."""
+    put_long(out, len(value))
+    out.write(value)
+
+
 def put_boolean(out: BytesWriter, value: bool) -> None:
     """Append a byte, 1 or 0."""
     out.append(1 if value else 0)
@@ -237,6 +243,15 @@ class Cursor:
             raise IndexError("a string longer than its message")
         self.at = start + size
         return self.data[start : start + size].decode()
+
+    def octets(self) -> bytes:
+        """Read length and bytes."""
+        size = self.long()
+        start: i64 = self.at
+        if size < 0 or size > len(self.data) - start:
+            raise IndexError("more bytes than there are")
+        self.at = start + size
+        return self.data[start : start + size]
 
     def boolean(self) -> bool:
         """Read a byte, 1 or 0."""

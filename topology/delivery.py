@@ -105,7 +105,12 @@ class Lane(Generic[ProcessorT]):
     @property
     def commit_age(self) -> float:
         """Seconds since the last commit while something waits for the next; 0 where nothing does."""
-        return time.monotonic() - self._committed if self._events else 0.0
+        return self._age if self._events else 0.0
+
+    @property
+    def _age(self) -> float:
+        """Seconds since the last commit."""
+        return time.monotonic() - self._committed
 
     @property
     def is_dead(self) -> bool:
@@ -157,23 +162,22 @@ class Lane(Generic[ProcessorT]):
 
     async def _wait(self) -> None:
         if self._pace and not self._hurry:
-            soon = self._commit_seconds - (time.monotonic() - self._committed) if self._events else 0.0
+            soon = self._commit_seconds - self._age if self._events else 0.0
             await asyncio.sleep(soon if 0 < soon < 2 * self._pace else self._pace)  # none is sent just before a commit
         if self.task.waiting == 0 and self._delivered is None and not self._is_due():
             self._wake.clear()
             left = None
             if self._events or self.task.unsaved:
-                left = (self._commit_seconds if self._events else SAVE_SECONDS) - (time.monotonic() - self._committed)
+                left = (self._commit_seconds if self._events else SAVE_SECONDS) - self._age
             try:
                 await asyncio.wait_for(self._wake.wait(), left)
             except TimeoutError:
                 return
 
     def _is_due(self) -> bool:
-        age = time.monotonic() - self._committed
         if not self._events:  # no more has come, but a restart should not have to go over it again
-            return self.task.unsaved > 0 and (self._hurry or age >= SAVE_SECONDS)
-        return self._hurry or age >= self._commit_seconds or self._uncommitted >= COMMIT_RECORDS
+            return self.task.unsaved > 0 and (self._hurry or self._age >= SAVE_SECONDS)
+        return self._hurry or self._age >= self._commit_seconds or self._uncommitted >= COMMIT_RECORDS
 
     async def _send(self) -> None:
         """Send what has been made, as late as possible; where it is time, commit all up to here."""
@@ -205,11 +209,10 @@ class Lane(Generic[ProcessorT]):
 
     def _take_commit(self) -> Commit:
         events, self._events = self._events, []
-        now = time.monotonic()
-        share = max((now - self._committed) / SAVE_SECONDS, self._uncommitted / SAVE_RECORDS)
+        share = max(self._age / SAVE_SECONDS, self._uncommitted / SAVE_RECORDS)
         share = min(1.0 if self._hurry else share, SAVE_AT_ONCE / max(1, self.task.unsaved))
         self._uncommitted = 0
-        self._committed = now
+        self._committed = time.monotonic()
         return Commit(self.task.save(share), events)
 
     async def _deliver(self, records: dict[str, Records]) -> int:

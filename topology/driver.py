@@ -75,7 +75,7 @@ class TopologyDriver:
 
     def restart(self) -> None:
         """Save all state, drop it, and load it again, as a worker that comes back does."""
-        self._saved.update({key: state for key, _, state in self._partition.dump(1.0)})
+        self._saved.update({symbol.name.encode(): symbol.dump() for symbol in self._partition.take_touched(1.0)})
         own = self._partition.dump_own(self._next - 1)
         self._partition = Partition(0, self._instruments)
         self._partition.load_own(*own)

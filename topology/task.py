@@ -20,7 +20,7 @@ from schemas.record import Best, Candle, Clock, Link, Quote, Record, Rejected, T
 from topology.batch import Records, encode_headers
 from topology.dead_letters import letter
 from topology.stages.partition import PARTITION_KEY, Partition
-from topology.stages.pipeline import VERSION, Made
+from topology.stages.pipeline import VERSION, Made, Symbol
 
 MILLISECOND: Final = 1_000_000
 ERROR_LENGTH: Final = 2_000  # of a traceback in a header
@@ -144,15 +144,14 @@ class Task:
 
     def save(self, share: float) -> list[tuple[bytes, bytes]]:
         """States of so many symbols as are ``share`` of all, then the partition's: (key, value) for the changelog."""
-        saved = [(key, _OFFSET.pack(offset) + state) for key, offset, state in self.partition.dump(share)]
+        saved = [_saved(symbol) for symbol in self.partition.take_touched(share)]
         behind, own = self.partition.dump_own(max(self.offset, self.partition.offset))
         reached = max(self.offset, self.delivered)  # records may be coming again
         return [*saved, (PARTITION_KEY + b"%d" % self.number, _OWN.pack(reached, VERSION, behind) + own)]
 
     def states(self) -> list[tuple[bytes, bytes]]:
         """The states of all symbols, as `save` gives them."""
-        symbols = self.partition.symbols.values()
-        return [(symbol.name.encode(), _OFFSET.pack(symbol.offset) + symbol.dump()) for symbol in symbols]
+        return [_saved(symbol) for symbol in self.partition.symbols.values()]
 
     def load(self, key: bytes, value: bytes) -> None:
         """Take over one saved record. Raises ValueError where it can't be."""
@@ -161,6 +160,10 @@ class Task:
             self.partition.load_own(state_offset(value), value[_OWN.size :])
         else:
             self.partition.load(key, value[_OFFSET.size :])
+
+
+def _saved(symbol: Symbol) -> tuple[bytes, bytes]:
+    return symbol.name.encode(), _OFFSET.pack(symbol.offset) + symbol.dump()
 
 
 def _symbol_of(record: Record) -> str:

@@ -12,14 +12,13 @@ from schemas.record import Candle, Quote, Tick, Trade, fields
 from topology.stages import candle, dedup
 from topology.stages.candle import MINUTE, Candles
 from topology.stages.dedup import Dedup
-from topology.stages.ring import Ring
 from topology.stages.spike import Ordered, Window, mad
 
 ANY = st.integers(-(2**63), 2**63 - 1)
 MIDS = st.one_of(st.integers(1, 20), st.integers(1, 10**15))
 SAVED = st.sets(st.integers(0, 200), max_size=4)  # after which steps the state is saved and loaded
 START = 29_000_000 * MINUTE
-State = TypeVar("State", Ring, Window, Ordered, Dedup)
+State = TypeVar("State", Window, Ordered, Dedup)
 thorough = settings(max_examples=150, deadline=None, derandomize=True)
 
 
@@ -27,26 +26,10 @@ def loaded(state: State) -> State:
     """The same after a save."""
     out = BytesWriter()
     state.dump(out)
-    again, cursor = Ring(0) if type(state) is Ring else type(state)(), Cursor(out.getvalue(), 0)
+    again, cursor = type(state)(), Cursor(out.getvalue(), 0)
     again.load(cursor)
     assert cursor.at == len(out.getvalue())
     return again
-
-
-@thorough
-@given(st.lists(st.one_of(ANY, st.none()), max_size=200), SAVED)
-def test_a_ring_gives_back_the_oldest_number(steps: list[int | None], saved: set[int]) -> None:
-    ring, kept = Ring(16), list[int]()
-    for number, step in enumerate(steps):
-        if step is not None:
-            ring.put(step)
-            kept.append(step)
-        elif kept:
-            assert ring.take() == kept.pop(0)
-        if number in saved:
-            ring = loaded(ring)
-    assert [ring.take() for _ in kept] == kept
-    assert ring.size == 0
 
 
 @thorough

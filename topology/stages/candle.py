@@ -17,15 +17,13 @@ from librt.strings import BytesWriter
 from mypy_extensions import i64, mypyc_attr
 
 from schemas import flags
-from schemas.avro import Cursor, put_long
+from schemas.avro import Cursor, put_bytes, put_long
 from schemas.instrument import Rules
 from schemas.record import Candle, asdict, fields
 from topology.stages import liveness
 from topology.stages.liveness import NEVER, Liveness
-from topology.stages.ring import Ring, read
 
 MINUTE: Final = 60_000_000_000
-CLOSED: Final = 592  # bytes that 17 minutes of quotes take
 KEPT_NS: Final = 960_000_000_000  # closed minutes can be revised for 15 minutes; one more for the margin
 Key = tuple[i64, i64]  # the order of ticks: event and sequence; of equals the later to arrive has the higher offset
 NONE: Final[list[Candle]] = []  # what most ticks give
@@ -78,7 +76,7 @@ class Candles:
         self.grace_ns: i64 = rules.grace_ns
         self.provisional_ns: i64 = rules.provisional_ns
         self.minutes: list[Minute] = []  # open, or reopened by a late tick
-        self.closed = Ring(CLOSED)  # packed
+        self.closed = b""  # packed, one behind the other
         self.newest: i64 = 0  # start of the last of those
         self.watermark: i64 = 0
         self.first: i64 = 0  # when the source was first heard of
@@ -178,14 +176,14 @@ def _reopened(state: Candles, start: i64) -> Minute | None:
     if start > state.newest:
         return None
     found: Minute | None = None
-    others = Ring(CLOSED)
-    while state.closed.size > 0:
-        minute = _unpack(state.closed)
+    others: list[Minute] = []
+    for minute in _unpacked(state.closed):
         if minute.start == start:
             found = minute
         else:
-            _pack(others, minute)
-    state.closed = others
+            others.append(minute)
+    if found is not None:
+        state.closed = _packed(others)
     return found
 
 
@@ -196,21 +194,11 @@ def _close(state: Candles) -> None:
         if minute.revision < 0:
             still_open.append(minute)
         elif minute.start > state.newest:
-            _pack(state.closed, minute)
+            state.closed += _packed([minute])
             state.newest = minute.start
         else:
-            _insert(state, minute)
+            state.closed = _packed(sorted([*_unpacked(state.closed), minute], key=_start_of))
     state.minutes = still_open
-
-
-def _insert(state: Candles, minute: Minute) -> None:
-    """Pack a minute in its place among those that are."""
-    minutes = [minute]
-    while state.closed.size > 0:
-        minutes.append(_unpack(state.closed))
-    minutes.sort(key=_start_of)
-    for each in minutes:
-        _pack(state.closed, each)
 
 
 def _start_of(minute: Minute) -> i64:
@@ -219,12 +207,15 @@ def _start_of(minute: Minute) -> i64:
 
 def _forget(state: Candles, now: i64) -> None:
     """Let go of what can no longer be revised: from the oldest, which must be final, on."""
-    closed = state.closed
-    while closed.size > 0:
-        start = _first_start(closed)
+    if not state.closed or _start_in(Cursor(state.closed, 0)) + MINUTE + KEPT_NS >= now:
+        return
+    minutes = _unpacked(state.closed)
+    while minutes:
+        start = minutes[0].start
         if start + MINUTE + KEPT_NS >= now or state.minutes[0].start < start:
             break
-        _unpack(closed)
+        minutes.pop(0)
+    state.closed = _packed(minutes)
 
 
 def _folded(state: Candles, minute: Minute, now: i64, event: i64) -> list[Candle]:
@@ -339,7 +330,14 @@ MARKS: Final = 64  # how many there may be; the revision stands above them
 LARGE: Final = i64(2**58)  # larger prices, as a fetched candle may have, don't give a mid of 64 bits
 
 
-def _pack(ring: Ring, m: Minute) -> None:
+def _packed(minutes: list[Minute]) -> bytes:
+    out = BytesWriter()
+    for minute in minutes:
+        _pack(out, minute)
+    return out.getvalue()
+
+
+def _pack(out: BytesWriter, m: Minute) -> None:
     marks: i64 = CHANGED if m.changed else 0
     if m.backfilled:
         marks |= BACKFILLED
@@ -351,39 +349,39 @@ def _pack(ring: Ring, m: Minute) -> None:
         marks |= TRADED
     if m.start % MINUTE != 0:
         marks |= UNEVEN
-    ring.put(m.revision * MARKS + marks)
-    ring.put(m.start if marks & UNEVEN else m.start // MINUTE)
+    put_long(out, m.revision * MARKS + marks)
+    put_long(out, m.start if marks & UNEVEN else m.start // MINUTE)
     if marks & QUOTED:
-        ring.put(m.ticks)
-        _put_prices(ring, m.bid_open, m.bid_high, m.bid_low, m.bid_close)
-        ring.put(m.ask_open ^ m.bid_open)
-        ring.put(m.ask_high ^ m.bid_high)
-        ring.put(m.ask_low ^ m.bid_low)
-        ring.put(m.ask_close ^ m.bid_close)
-        ring.put(m.mid_open ^ _middle(m.bid_open, m.ask_open))
-        ring.put(m.mid_high ^ _middle(m.bid_high, m.ask_high))
-        ring.put(m.mid_low ^ _middle(m.bid_low, m.ask_low))
-        ring.put(m.mid_close ^ _middle(m.bid_close, m.ask_close))
-        _put_keys(ring, m.start, m.quote_first, m.quote_last)
+        put_long(out, m.ticks)
+        _put_prices(out, m.bid_open, m.bid_high, m.bid_low, m.bid_close)
+        put_long(out, m.ask_open ^ m.bid_open)
+        put_long(out, m.ask_high ^ m.bid_high)
+        put_long(out, m.ask_low ^ m.bid_low)
+        put_long(out, m.ask_close ^ m.bid_close)
+        put_long(out, m.mid_open ^ _middle(m.bid_open, m.ask_open))
+        put_long(out, m.mid_high ^ _middle(m.bid_high, m.ask_high))
+        put_long(out, m.mid_low ^ _middle(m.bid_low, m.ask_low))
+        put_long(out, m.mid_close ^ _middle(m.bid_close, m.ask_close))
+        _put_keys(out, m.start, m.quote_first, m.quote_last)
     if marks & TRADED:
-        ring.put(m.trades)
-        ring.put(m.volume)
-        _put_prices(ring, m.open, m.high, m.low, m.close)
-        _put_keys(ring, m.start, m.trade_first, m.trade_last)
+        put_long(out, m.trades)
+        put_long(out, m.volume)
+        _put_prices(out, m.open, m.high, m.low, m.close)
+        _put_keys(out, m.start, m.trade_first, m.trade_last)
 
 
-def _put_prices(ring: Ring, open: i64, high: i64, low: i64, close: i64) -> None:
-    ring.put(open)
-    ring.put(high ^ open)
-    ring.put(low ^ open)
-    ring.put(close ^ open)
+def _put_prices(out: BytesWriter, open: i64, high: i64, low: i64, close: i64) -> None:
+    put_long(out, open)
+    put_long(out, high ^ open)
+    put_long(out, low ^ open)
+    put_long(out, close ^ open)
 
 
-def _put_keys(ring: Ring, start: i64, first: Key, last: Key) -> None:
-    ring.put(first[0] - start)
-    ring.put(first[1])
-    ring.put(last[0] - first[0])
-    ring.put(last[1] ^ first[1])
+def _put_keys(out: BytesWriter, start: i64, first: Key, last: Key) -> None:
+    put_long(out, first[0] - start)
+    put_long(out, first[1])
+    put_long(out, last[0] - first[0])
+    put_long(out, last[1] ^ first[1])
 
 
 def _middle(bid: i64, ask: i64) -> i64:
@@ -391,17 +389,24 @@ def _middle(bid: i64, ask: i64) -> i64:
     return (bid + ask) * 5 if -LARGE < bid < LARGE and -LARGE < ask < LARGE else 0
 
 
-def _first_start(ring: Ring) -> i64:
-    """The start of the oldest minute."""
-    marks, at = read(ring.data, ring.begin)
-    start, at = read(ring.data, at)
+def _start_in(cursor: Cursor) -> i64:
+    """The start of the oldest of packed minutes."""
+    marks = cursor.long()
+    start = cursor.long()
     return start if marks & UNEVEN else start * MINUTE
 
 
-def _unpack(ring: Ring) -> Minute:
-    """Take the oldest minute out."""
-    marks = ring.take()
-    start = ring.take()
+def _unpacked(packed: bytes) -> list[Minute]:
+    cursor = Cursor(packed, 0)
+    minutes: list[Minute] = []
+    while cursor.at < len(packed):
+        minutes.append(_unpack(cursor))
+    return minutes
+
+
+def _unpack(c: Cursor) -> Minute:
+    marks = c.long()
+    start = c.long()
     if not marks & UNEVEN:
         start *= MINUTE
     m = Minute(start)
@@ -410,41 +415,38 @@ def _unpack(ring: Ring) -> Minute:
     m.backfilled = marks & BACKFILLED != 0
     m.partial = marks & PARTIAL != 0
     if marks & QUOTED:
-        m.ticks = ring.take()
-        m.bid_open = ring.take()
-        m.bid_high = ring.take() ^ m.bid_open
-        m.bid_low = ring.take() ^ m.bid_open
-        m.bid_close = ring.take() ^ m.bid_open
-        m.ask_open = ring.take() ^ m.bid_open
-        m.ask_high = ring.take() ^ m.bid_high
-        m.ask_low = ring.take() ^ m.bid_low
-        m.ask_close = ring.take() ^ m.bid_close
-        m.mid_open = ring.take() ^ _middle(m.bid_open, m.ask_open)
-        m.mid_high = ring.take() ^ _middle(m.bid_high, m.ask_high)
-        m.mid_low = ring.take() ^ _middle(m.bid_low, m.ask_low)
-        m.mid_close = ring.take() ^ _middle(m.bid_close, m.ask_close)
-        m.quote_first = (ring.take() + start, ring.take())
-        m.quote_last = (ring.take() + m.quote_first[0], ring.take() ^ m.quote_first[1])
+        m.ticks = c.long()
+        m.bid_open = c.long()
+        m.bid_high = c.long() ^ m.bid_open
+        m.bid_low = c.long() ^ m.bid_open
+        m.bid_close = c.long() ^ m.bid_open
+        m.ask_open = c.long() ^ m.bid_open
+        m.ask_high = c.long() ^ m.bid_high
+        m.ask_low = c.long() ^ m.bid_low
+        m.ask_close = c.long() ^ m.bid_close
+        m.mid_open = c.long() ^ _middle(m.bid_open, m.ask_open)
+        m.mid_high = c.long() ^ _middle(m.bid_high, m.ask_high)
+        m.mid_low = c.long() ^ _middle(m.bid_low, m.ask_low)
+        m.mid_close = c.long() ^ _middle(m.bid_close, m.ask_close)
+        m.quote_first = (c.long() + start, c.long())
+        m.quote_last = (c.long() + m.quote_first[0], c.long() ^ m.quote_first[1])
     if marks & TRADED:
-        m.trades = ring.take()
-        m.volume = ring.take()
-        m.open = ring.take()
-        m.high = ring.take() ^ m.open
-        m.low = ring.take() ^ m.open
-        m.close = ring.take() ^ m.open
-        m.trade_first = (ring.take() + start, ring.take())
-        m.trade_last = (ring.take() + m.trade_first[0], ring.take() ^ m.trade_first[1])
+        m.trades = c.long()
+        m.volume = c.long()
+        m.open = c.long()
+        m.high = c.long() ^ m.open
+        m.low = c.long() ^ m.open
+        m.close = c.long() ^ m.open
+        m.trade_first = (c.long() + start, c.long())
+        m.trade_last = (c.long() + m.trade_first[0], c.long() ^ m.trade_first[1])
     return m
 
 
 def dump(state: Candles, out: BytesWriter) -> None:
     """Append the state."""
-    state.closed.dump(out)
+    put_bytes(out, state.closed)
     put_long(out, state.newest)
-    opened = Ring(0)
-    for minute in state.minutes:
-        _pack(opened, minute)
-    opened.dump(out)
+    put_bytes(out, _packed(state.minutes))
     put_long(out, state.watermark)
     put_long(out, state.first)
     put_long(out, state.pending_end)
@@ -453,12 +455,9 @@ def dump(state: Candles, out: BytesWriter) -> None:
 
 def load(state: Candles, cursor: Cursor) -> None:
     """Take over what dump() gave."""
-    state.closed.load(cursor)
+    state.closed = cursor.octets()
     state.newest = cursor.long()
-    opened = Ring(0)
-    opened.load(cursor)
-    while opened.size > 0:
-        state.minutes.append(_unpack(opened))
+    state.minutes = _unpacked(cursor.octets())
     state.watermark = cursor.long()
     state.first = cursor.long()
     state.pending_end = cursor.long()

@@ -42,7 +42,7 @@ class Partition:
         self.touched: dict[str, Touched] = {}  # changed since they were dumped, in the order in which they were
         self.clock: i64 = 0
         self.offset: i64 = -1  # everything up to here was saved in every symbol when this one was loaded
-        self.owed = 0.0  # dumps of symbols
+        self.owed = 0.0  # symbols to save
 
     def apply(self, record: Record, offset: i64, append: i64) -> str:
         """Apply one record, appended by the broker at ``append`` ns; give a dead-letter reason or nothing."""
@@ -91,10 +91,10 @@ class Partition:
         symbol.touched = True
         self.touched[symbol.name] = Touched(symbol, offset - 1, clock)
 
-    def dump(self, share: float) -> list[tuple[bytes, i64, bytes]]:
-        """Save the symbols that have waited longest: so many of those that changed as are ``share`` of all there are.
+    def take_touched(self, share: float) -> list[Symbol]:
+        """The symbols that have waited longest to be saved, which they are with that.
 
-        Gives key, applied offset and state of each.
+        As many of those that changed as are ``share`` of all there are.
         """
         self.owed += share * len(self.symbols)
         names = list(self.touched)[: int(self.owed)] if share < 1.0 else list(self.touched)
@@ -102,7 +102,7 @@ class Partition:
         symbols = [self.touched.pop(name).symbol for name in names]
         for symbol in symbols:
             symbol.touched = False
-        return [(symbol.name.encode(), symbol.offset, symbol.dump()) for symbol in symbols]
+        return symbols
 
     def dump_own(self, offset: i64) -> tuple[i64, bytes]:
         """Save the partition, which has processed all up to an offset: to where its symbols are saved, and the rest."""
