@@ -31,6 +31,7 @@ CORE = [
     "topology/stages/spike.py",
     "topology/stages/stamp.py",
     "topology/stages/validity.py",
+    "topology/storage/rows.py",
     "topology/storage/ticks.py",
     "topology/task.py",
 ]

@@ -6,10 +6,10 @@ from confluent_kafka.admin import AdminClient
 
 from bench import kafka
 from bench.avro import HEADER
-from bench.kafka import Fetched
 from schemas import instrument, topics
 from schemas.codec import Codec
 from topology.config import Settings
+from topology.fetched import Fetched
 from topology.task import Task
 
 BATCH = 1_000
@@ -75,6 +75,7 @@ def copies_offline(client: AdminClient, broker: str, topic: str) -> dict[str, Di
     """What a peer must make of a topic: every quote as it is."""
     digest = Digest()
     for record in kafka.read(client, broker, topic):
-        if record.value.startswith(HEADER):
-            digest.add(record.key, record.value)
+        value = record.value or b""
+        if value.startswith(HEADER):
+            digest.add(record.key or b"", value)
     return {topics.TICK.name: digest}

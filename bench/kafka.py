@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it does not export them
@@ -18,6 +18,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it does not
 from bench.process import BenchError, Process
 from schemas import topics
 from topology import admin
+from topology.fetched import Fetched, fetched
 
 READ: Final = 5_000  # messages at a time
 STALL_S: Final = 120.0  # a group that commits nothing for so long is stuck
@@ -30,17 +31,6 @@ MOVES: Final = (
     KafkaError._TIMED_OUT,
     KafkaError._WAIT_COORD,
 )
-
-
-class Fetched(NamedTuple):
-    """A record as a worker's consumer gives it (of ``aiokafka.ConsumerRecord``, what a task reads)."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int  # ms; where the topic says so, when Kafka appended it
-    key: bytes
-    value: bytes
 
 
 def reset(client: AdminClient, broker: str, run: str) -> None:
@@ -195,6 +185,4 @@ def read(client: AdminClient, broker: str, topic: str, since: dict[int, int] | N
                     raise KafkaException(error)
                 else:
                     stamp = message.timestamp()[1]
-                    yield Fetched(
-                        topic, number, message.offset() or 0, stamp, message.key() or b"", message.value() or b""
-                    )
+                    yield fetched(topic, number, message.offset() or 0, stamp, message.key(), message.value())

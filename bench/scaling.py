@@ -17,12 +17,12 @@ import msgspec
 from rich.table import Table
 
 from bench import market
-from bench.kafka import Fetched
 from bench.machine import ROOT
 from schemas import topics
 from schemas.codec import Codec
 from schemas.instrument import Instrument
 from schemas.record import Quote
+from topology.fetched import Fetched, fetched
 from topology.task import Task
 
 SECOND: Final = 1_000_000_000
@@ -115,7 +115,7 @@ def _batches(
             bid = mids[name] - rng.randrange(3, 6)
             sizes = rng.randrange(1, 100) * 10_000, rng.randrange(1, 100) * 10_000
             quote = Quote(name, source, now - 3_000_000, now, bid, bid + 8, *sizes, "", offset)
-            batch.append(Fetched(topics.RAW.name, 0, offset, now // 1_000_000, name.encode(), codec.encode(quote)))
+            batch.append(fetched(topics.RAW.name, 0, offset, now // 1_000_000, name.encode(), codec.encode(quote)))
             if len(batch) == at_once:
                 yield batch
                 batch = []

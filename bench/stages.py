@@ -20,12 +20,12 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import market
-from bench.kafka import Fetched
 from bench.machine import ROOT
 from bench.market import Market
 from bench.scaling import points, table
 from schemas import instrument, topics
 from schemas.codec import Codec
+from topology.fetched import fetched
 from topology.stages.partition import Partition
 from topology.task import Task
 
@@ -64,7 +64,7 @@ def measure(ticks: int) -> Parts:
     instruments = {name: instrument.Instrument(name, "fx", 5, "always") for name in names}
     codec = Codec()
     records = [
-        Fetched(topics.RAW.name, 0, offset, quote.ts_recv // 1_000_000, quote.symbol.encode(), codec.encode(quote))
+        fetched(topics.RAW.name, 0, offset, quote.ts_recv // 1_000_000, quote.symbol.encode(), codec.encode(quote))
         for offset, quote in enumerate(market.quotes(Market(SYMBOLS, ticks, ticks * 3_600 // 125_000)))
     ]
     decoded = [codec.decode(record.value) for record in records]

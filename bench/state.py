@@ -59,7 +59,7 @@ def _size(rig: Rig, symbols: int, ticks: int, kills: int, live_s: float) -> dict
     killed = [_restart(rig, settings, last, number, kill=number < kills) for number in range(1, kills + 1)]
     stopped = _restart(rig, settings, last, kills + 1, kill=False)
     changelog = admin.state_topic(run)
-    newest = {record.key: len(record.value) for record in kafka.read(rig.client, rig.broker, changelog)}
+    newest = {record.key or b"": len(record.value or b"") for record in kafka.read(rig.client, rig.broker, changelog)}
     states = [size for key, size in newest.items() if not key.startswith(PARTITION_KEY)]
     return {
         "symbols": symbols,

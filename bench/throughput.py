@@ -185,7 +185,7 @@ def verify(rig: Rig, trial: Trial) -> tuple[list[str], float, float, float]:
     for name, topic in trial.outputs.items():
         digest = Digest()
         for record in kafka.read(rig.client, rig.broker, topic):
-            digest.add(record.key, record.value)
+            digest.add(record.key or b"", record.value or b"")
             first, last = min(first, record.timestamp), max(last, record.timestamp)
             if name == topics.TICK.name:
                 accepted.append(record.timestamp)

@@ -6,7 +6,7 @@ record is written once, where it is made. Sealing a batch (`topology/delivery.py
     record:  length | 0 | time 0 | number in the batch | key | value | headers       lengths, counts: zigzag varints
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from librt.strings import BytesWriter
@@ -41,8 +41,8 @@ class Records:
         out.append(0)
         out.append(0)
         put_long(out, self._number)
-        _put(out, key)
-        _put(out, value)
+        put_bytes(out, key)
+        put_bytes(out, value)
         out.write(headers)
         self._number += 1
         self._total += 1
@@ -70,13 +70,13 @@ class Records:
         return iter(found)
 
 
-def encode_headers(headers: list[tuple[str, bytes]]) -> bytes:
+def encode_headers(headers: Sequence[tuple[str, bytes | None]]) -> bytes:
     """Headers as they lie in a record."""
     out = BytesWriter()
     put_long(out, len(headers))
     for name, value in headers:
-        _put(out, name.encode())
-        _put(out, value)
+        put_bytes(out, name.encode())
+        put_bytes(out, value)
     return out.getvalue()
 
 
@@ -95,7 +95,8 @@ def _size_of(data: bytes | None) -> i64:
     return _size(len(data)) + len(data)
 
 
-def _put(out: BytesWriter, data: bytes | None) -> None:
+def put_bytes(out: BytesWriter, data: bytes | None) -> None:
+    """Append length and bytes, of which there may be none."""
     if data is None:
         put_long(out, -1)
     else:
@@ -106,12 +107,13 @@ def _put(out: BytesWriter, data: bytes | None) -> None:
 def _read(cursor: Cursor) -> Produced:
     for _ in range(4):  # length, attributes, time, number: each a byte or a varint
         cursor.long()
-    key, value = _bytes(cursor), _bytes(cursor)
-    headers = [((_bytes(cursor) or b"").decode(), _bytes(cursor) or b"") for _ in range(cursor.long())]
+    key, value = read_bytes(cursor), read_bytes(cursor)
+    headers = [((read_bytes(cursor) or b"").decode(), read_bytes(cursor) or b"") for _ in range(cursor.long())]
     return key, value, headers
 
 
-def _bytes(cursor: Cursor) -> bytes | None:
+def read_bytes(cursor: Cursor) -> bytes | None:
+    """Read length and bytes, of which there may be none."""
     size = cursor.long()
     if size < 0:
         return None

@@ -22,8 +22,7 @@ import psycopg
 from aiokafka import AIOKafkaProducer
 from confluent_kafka import KafkaException
 
-from schemas import flags, instrument, topics
-from schemas.codec import Codec, DecodeError
+from schemas import instrument, topics
 from schemas.instrument import ConfigError
 from schemas.registry import codec_for
 from topology import admin, config
@@ -35,18 +34,19 @@ from topology.loop import new_loop
 from topology.storage import database
 from topology.storage.database import DatabaseAway
 from topology.storage.resume import resume, topic_ids
-from topology.storage.tables import DELETABLE, DeadLetter, Deleted, Row
-from topology.storage.writer import DatabaseSetBackError, Refused, Writer
+from topology.storage.rows import Read, Reader, Refused
+from topology.storage.tables import Row
+from topology.storage.ticks import Block
+from topology.storage.writer import DatabaseSetBackError, Writer
 from topology.transport import SETTINGS
 from topology.web import sink_views
 from topology.web.serving import serve_on
 
-BATCH_ROWS = 20_000  # of one transaction, about
+BATCH_ROWS = 50_000  # of one transaction, about
 LINGER_S = 0.1  # how long a row waits for company
 REPORT_S = 60.0
 LOOK_S = 10.0  # between two looks whether the topics are still there
 LOOK_AGAIN_S = 1.0  # where Kafka gave no answer
-NAME_LENGTH = 500  # of a text that is part of a key of the table dead_letter
 
 #: What a person can put right: one line is enough.
 KNOWN = (ConfigError, ConnectionError, DatabaseAway, DatabaseSetBackError, psycopg.Error)
@@ -65,26 +65,16 @@ class Taken(NamedTuple):
     place: tuple[str, int]  # topic, partition
     begin: int  # the offset of its first record
     end: int  # the offset after it
-    rows: list[Row]
-    refused: Refused
-
-    @property
-    def size(self) -> int:
-        """How many rows wait in it."""
-        return len(self.rows) + len(self.refused)
+    read: Read
 
 
 class Sink:
     """What is read and not yet committed, and the task that commits it."""
 
-    def __init__(self, writer: Writer, codec: Codec, run: str, check: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, writer: Writer, reader: Reader, check: Callable[[], Awaitable[None]]) -> None:
         self.writer = writer
-        self._codec = codec
+        self._reader = reader
         self._check = check  # raises where the topics are not those that the database knows
-        self._dead_letters = topics.named(topics.DEAD_LETTER.name, run)
-        self._own = {topics.named(topic.name, run) for topic in SUNK} - {self._dead_letters}
-        self._deletable = {topics.named(name, run): table for name, table in DELETABLE.items()}
-        self._newest_only = {topics.named(topic.name, run) for topic in (topics.BEST, topics.STATUS)}
         self._producer: AIOKafkaProducer | None = None
         self._waiting: deque[Taken] = deque()
         self.waiting = 0  # rows in those that wait
@@ -107,65 +97,17 @@ class Sink:
     async def add(self, event: Any) -> None:
         """Take an event; returns as soon as more may come."""
         records = event.value
-        topic = records[0].topic
-        read = self._read_dead_letter if topic == self._dead_letters else self._read
-        taken = Taken(event, (topic, records[0].partition), records[0].offset, records[-1].offset + 1, [], [])
-        for record in records if topic != self._dead_letters else filter(self._is_for_us, records):
-            try:
-                taken.rows.append(read(record))
-            except DecodeError as error:
-                taken.refused.append(((None, -1, record), error.reason, str(error)))
+        place = records[0].topic, records[0].partition
+        taken = Taken(event, place, records[0].offset, records[-1].offset + 1, self._reader.read(records))
         records.clear()  # the event waits for its ack; what it brought need not
-        if topic in self._newest_only:
-            taken.rows[:] = newest(taken.rows)
         self._waiting.append(taken)
         self._waiting_since = self._waiting_since or time.monotonic()
-        self.waiting += taken.size
+        self.waiting += taken.read.size
         self._came.set()
+        await asyncio.sleep(0)  # the next event may be there already, but so may the database's answer
         while self.waiting >= BATCH_ROWS:
             self._room.clear()
             await self._room.wait()
-
-    def _read(self, record: Any) -> Row:
-        if record.value is None and record.topic in self._deletable:
-            return self._read_tombstone(record)
-        for name, value in record.headers:
-            if name == topics.OFFSET_HEADER:
-                return self._codec.decode(record.value or b""), _number(value), record
-        raise DecodeError(flags.UNDECODABLE, f"no header {topics.OFFSET_HEADER!r}")
-
-    def _read_tombstone(self, record: Any) -> Row:
-        """A key that somebody has deleted: `tickloom replay promote --delete-missing` does."""
-        try:
-            symbol, source, start = _text(record.key).split("|")
-            return Deleted(self._deletable[record.topic], symbol, source, _bounded(int(start), 63)), -1, record
-        except ValueError as error:
-            raise DecodeError(flags.UNDECODABLE, f"the key of a tombstone: {error}") from error
-
-    def _is_for_us(self, record: Any) -> bool:
-        """Of market.dead_letter: letters, and those receipts that bring back what the sink could not store."""
-        return letter.retried(record.headers) is None or letter.redelivered(record.headers)[0] in self._own
-
-    def _read_dead_letter(self, record: Any) -> Row:
-        """By its first place where the headers say that, so that it may come twice; else by its own."""
-        if letter.retried(record.headers) is not None:
-            topic, headers = letter.redelivered(record.headers)
-            made, offset, _ = self._read(record.moved(topic, headers))
-            return made, offset, record
-        said = {name: _text(value) for name, value in record.headers if not name.startswith(letter.KEPT)}
-        reason, error = said.pop("reason", ""), said.pop("error", "")
-        place = record.topic, record.partition, record.offset
-        with suppress(KeyError, ValueError):
-            place = (
-                said["topic"][-NAME_LENGTH:],
-                _bounded(int(said["partition"]), 31),
-                _bounded(int(said["offset"]), 63),
-            )
-            del said["topic"], said["partition"], said["offset"]
-        error += "".join(f"; {name}: {value}" for name, value in said.items())
-        key, value = ("-" if part is None else part.hex() for part in (record.key, record.value))
-        row = DeadLetter(*place, reason[:NAME_LENGTH], error, key, value, record.timestamp * 1_000_000)
-        return row, -1, record
 
     def hurry(self) -> None:
         """Commit what waits at once: partitions are about to be given up."""
@@ -204,7 +146,7 @@ class Sink:
         size = 0
         while self._waiting and size < BATCH_ROWS:
             batch.append(self._waiting.popleft())
-            size += batch[-1].size
+            size += batch[-1].read.size
         self.waiting -= size
         self._room.set()
         return batch
@@ -213,18 +155,21 @@ class Sink:
         await self._begin(batch)
         offsets: dict[tuple[str, int], int] = {}
         rows: list[Row] = []
+        blocks: list[Block] = []
         refused: Refused = []
         for taken in batch:
             first = offsets.get(taken.place, self._next[taken.place])
-            is_new = taken.begin >= first
-            rows += taken.rows if is_new else [row for row in taken.rows if row[2].offset >= first]
-            refused += [each for each in taken.refused if is_new or each[0][2].offset >= first]
+            read = taken.read if taken.begin >= first else taken.read.since(first)
+            rows += read.rows
+            refused += read.refused
+            if read.ticks:
+                blocks.append(read.ticks)
             offsets[taken.place] = max(first, taken.end)
         if refused:
             await self._refuse(refused)
-        await self.writer.write(rows, offsets, self._refuse)
+        await self.writer.write(rows, blocks, offsets, self._refuse)
         self._next.update(offsets)
-        self.written += len(rows)
+        self.written += len(rows) + sum(block.ticks for block in blocks)
 
     async def _begin(self, batch: list[Taken]) -> None:
         """Of partitions that are new to us: read how far they are in the tables."""
@@ -251,47 +196,18 @@ class Sink:
         assert self._producer is not None
         sent = []
         for (_, _, record), reason, error in refused:
-            if record.topic == self._dead_letters and letter.retried(record.headers) is None:
+            if record.topic == self._reader.dead_letters and letter.retried(record.headers) is None:
                 raise RuntimeError(f"dead letter {record.partition}:{record.offset} can't be stored: {error}")
             key, value, headers = letter.write(record, reason, error)
             place: dict[str, Any] = {"key": key, "partition": record.partition, "headers": headers}
-            sent.append(await self._producer.send(self._dead_letters, value, **place))
+            sent.append(await self._producer.send(self._reader.dead_letters, value, **place))
         await asyncio.gather(*sent)
         self.refused.update(reason for _, reason, _ in refused)
         (_, _, record), reason, error = refused[0]
         log.error(
             "%d records went to %s, the first %s %d:%d %s (%s)",
-            *(len(refused), self._dead_letters, record.topic, record.partition, record.offset, reason, error),
+            *(len(refused), self._reader.dead_letters, record.topic, record.partition, record.offset, reason, error),
         )
-
-
-def newest(rows: list[Row]) -> list[Row]:
-    """Of records that say how things stand, only the last word on each symbol, or symbol and source, is stored."""
-    kept: dict[Any, Row] = {}
-    for row in rows:
-        record = row[0]
-        key = (type(record), getattr(record, "symbol", None), getattr(record, "source", None))
-        held = kept.get(key)
-        if held is None or row[1] >= held[1]:
-            kept[key] = row
-    return list(kept.values())
-
-
-def _number(value: bytes) -> int:
-    try:
-        return _bounded(int(value), 63)
-    except ValueError as error:
-        raise DecodeError(flags.UNDECODABLE, f"header {topics.OFFSET_HEADER!r}: {error}") from error
-
-
-def _bounded(number: int, bits: int) -> int:
-    if not -(1 << bits) <= number < 1 << bits:
-        raise ValueError(f"{number} has more than {bits} bits")
-    return number
-
-
-def _text(value: bytes | None) -> str:
-    return (value or b"").decode(errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 class App(faust.App):
@@ -332,14 +248,16 @@ def build(settings: Settings, ids: dict[str, str]) -> App:
     )
     names = [topics.named(topic.name, run) for topic in SUNK]
     source = app.topic(*names, key_serializer="raw", value_serializer="raw", key_type=bytes, value_type=bytes)
-    writer = Writer(settings.database, run, admin.sink_id(run), instrument.load(settings.instruments))
+    instruments = instrument.load(settings.instruments)
+    writer = Writer(settings.database, run, admin.sink_id(run), instruments)
+    reader = Reader(codec_for(settings.schema_registry_url), run, instruments)
     client = admin.connect(settings.kafka)
 
     async def check() -> None:
         if await asyncio.to_thread(topic_ids, client, run) != ids:
             raise TopicsChangedError("a topic was deleted and made anew while it was read: start the sink again")
 
-    sink = app.tickloom = Sink(writer, codec_for(settings.schema_registry_url), run, check)
+    sink = app.tickloom = Sink(writer, reader, check)
 
     @app.agent(source, name="rows")
     async def rows(stream: Any) -> None:

@@ -7,7 +7,7 @@ decoded or applied becomes a dead letter with its coordinates and its reason.
 
 import struct
 import traceback
-from typing import Any, Final
+from typing import Final
 
 from librt.strings import BytesWriter
 from mypy_extensions import i64
@@ -19,6 +19,7 @@ from schemas.instrument import Instrument
 from schemas.record import Best, Candle, Clock, Link, Quote, Record, Rejected, Trade
 from topology.batch import Records, encode_headers
 from topology.dead_letters import letter
+from topology.fetched import Fetched
 from topology.stages.partition import PARTITION_KEY, Partition
 from topology.stages.pipeline import VERSION, Made, Symbol
 
@@ -51,8 +52,8 @@ class Task:
         self._name = ""  # of the last key asked for: most outputs of a record have it
         self._named = b""
 
-    def process(self, records: list[Any]) -> None:
-        """Apply fetched records (``topology.fetched.Fetched``) in their order.
+    def process(self, records: list[Fetched]) -> None:
+        """Apply fetched records in their order.
 
         Raises ConnectionError where no registry says what an older schema is: some are applied, the task is spent.
         """
@@ -63,7 +64,7 @@ class Task:
             offset: i64 = record.offset
             if offset <= partition.offset:  # applied before a restart
                 continue
-            value: bytes = record.value or b""
+            value = record.value or b""
             milliseconds: i64 = record.timestamp
             try:
                 decoded: Record = codec.decode(value)
@@ -117,7 +118,7 @@ class Task:
             self._named = name.encode()
         return self._named
 
-    def _dead_letter(self, record: Any, reason: str, error: str) -> None:
+    def _dead_letter(self, record: Fetched, reason: str, error: str) -> None:
         if record.offset <= self.delivered:
             return
         self.dead_letters[reason] = self.dead_letters.get(reason, 0) + 1

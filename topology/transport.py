@@ -41,6 +41,7 @@ from time import monotonic
 from typing import Any, ClassVar, Final, NamedTuple
 
 import aiokafka
+from aiokafka.consumer import fetcher as aiokafka_fetcher
 from aiokafka.errors import (
     ConsumerStoppedError,
     GroupCoordinatorNotAvailableError,
@@ -50,6 +51,7 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.group import LeaveGroupRequest
+from aiokafka.record.memory_records import MemoryRecords
 from faust import Stream as FaustStream
 from faust.exceptions import ImproperlyConfigured
 from faust.tables import TableManager as FaustTableManager
@@ -60,7 +62,7 @@ from faust.types import TP, EventT
 from faust.types.tuples import ConsumerMessage, Message, ack_lock
 from mode import Service
 
-from topology.fetched import fetched
+from topology.fetched import Unpacked
 from topology.membership import Membership
 
 WAITING: Final = 4  # batches of a partition that are delivered and not begun
@@ -96,6 +98,17 @@ SETTINGS: Final[dict[str, Any]] = {
     "topic_allow_declare": False,
     "topic_disable_leader": True,
 }
+
+
+class Batches(MemoryRecords):  # type: ignore[misc]  # aiokafka has no types
+    """aiokafka's batches of a fetch, which let their bytes be seen."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.data = data
+
+
+aiokafka_fetcher.MemoryRecords = Batches  # what it makes of a partition's part of an answer
 
 
 class Acks:
@@ -313,8 +326,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             acks = spans.get(tp)
             if acks is None:
                 continue
-            if not self.consumer._is_changelog_tp(tp) and (unpacked := _unpacked(fetcher._records[tp])) is not None:
-                unpacked._consumer_record = fetched
+            if not self.consumer._is_changelog_tp(tp):
+                _unpack(fetcher._records[tp])
             records = (await fetcher.fetched_records([tp], 0, limit)).get(tp, [])
             if records and records[0].offset <= acks.taken:
                 # The log was cut, or the topic made anew, and aiokafka has reset the position.
@@ -392,9 +405,10 @@ def _checked(coordinator: Any, send: Callable[[Any], Awaitable[Any]]) -> Callabl
     return sent
 
 
-def _unpacked(result: Any) -> Any:
-    """What makes the records of a fetch; None where the fetch failed or its partition has left."""
-    return getattr(result, "_partition_records", None)
+def _unpack(result: Any) -> None:
+    """Have a fetch taken apart by our own code, unless it failed or its partition has left."""
+    if type(getattr(result, "_partition_records", None)) is aiokafka_fetcher.PartitionRecords:
+        result._partition_records = Unpacked(result._partition_records)
 
 
 class Consumer(driver.Consumer):
@@ -461,7 +475,7 @@ class Consumer(driver.Consumer):
         message = BatchMessage(run, self.app.consumer_generation_id)
         channels = self.app.topics._tp_index[run.tp]
         message.incref(len(channels))
-        size = sum([len(record.value or b"") for record in run.records])
+        size = sum([record.size for record in run.records])
         run.acks.deliver(message.offset, len(run.records), size)
         for channel in channels:
             channel.queue.force_put_nowait(self.app.create_event(None, run.records, {}, message))

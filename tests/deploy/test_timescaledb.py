@@ -19,6 +19,7 @@ import pytest
 
 from schemas import instrument
 from schemas.record import Candle, Quote, Trade, astuple
+from tests.topology.databases import parted
 from topology.storage import database, tables, ticks
 from topology.storage.database import DatabaseAway
 
@@ -130,8 +131,8 @@ def test_the_ticks_binary_copy_goes_into_the_hypertable(server: TimescaleDB, con
     days = [NOON + day * 86_400_000_000_000 for day in range(60)]
     quotes = [(Quote("EURUSD", "a", at, at + 5_000, 109120, 109130, 100, 200, "x", 3), 10, None) for at in days]
     trades = [(Trade("BTCUSDT", "a", at, at + 5_000, 4_200_001, 7, "y", 4), 11, None) for at in days]
-    rows = [*quotes, *trades]
-    assert server.copy(ticks.COPY, encoder.encode(rows)).keys() == {"rows"}
+    _, [block] = parted([*quotes, *trades], encoder)
+    assert server.copy(ticks.COPY, ticks.HEADER + block.copied + ticks.TRAILER).keys() == {"rows"}
     query = (
         "SELECT symbol, ts_event_ns, ts_recv_ns, bid::text, ask::text, price::text, id, seq, source_offset FROM ticks "
         "WHERE run = 'copied' ORDER BY symbol, ts_event_ns"
@@ -142,4 +143,5 @@ def test_the_ticks_binary_copy_goes_into_the_hypertable(server: TimescaleDB, con
     assert len(found) == 120
     chunks = "SELECT count(DISTINCT tableoid) FROM ticks WHERE run = 'copied'"
     assert connection.execute(chunks).fetchone() > (5,)
-    assert "duplicate key" in server.copy(ticks.COPY, encoder.encode(rows[:1]))["error"]  # so the sink stages it
+    _, [again] = parted(quotes[:1], encoder)
+    assert "duplicate key" in server.copy(ticks.COPY, ticks.HEADER + again.copied + ticks.TRAILER)["error"]

@@ -27,9 +27,11 @@ from tests.faults.feed import Digest
 from tests.faults.log import Record
 from topology import admin
 from topology.batch import Produced
+from topology.fetched import fetched
 from topology.storage.database import delete_run
+from topology.storage.rows import Refused
 from topology.storage.tables import DeadLetter
-from topology.storage.writer import Refused, Writer
+from topology.storage.writer import Writer
 from topology.task import Task
 
 EXAMPLES: Final = 5  # differences shown, of each place
@@ -156,7 +158,7 @@ def undisturbed(raw: Sequence[Record], task: Task) -> Undisturbed:
     rows: list[tuple[Any, int]] = []
     codec = Codec()
     for start in range(0, len(raw), BATCH):
-        task.process(raw[start : start + BATCH])
+        task.process([fetched(*record) for record in raw[start : start + BATCH]])
         for topic, made in zip(topics.TOPICS, task.take(), strict=True):
             outputs[topic.name] += [_item(topic.name, *each) for each in made]
             if topic in admin.SUNK:
@@ -254,7 +256,7 @@ async def _write(subject: Subject, reference: str, made: list[tuple[Any, int]]) 
 
     writer = Writer(subject.database, reference, "undisturbed", subject.instruments)
     for start in range(0, len(made), BATCH):
-        await writer.write([(*row, None) for row in made[start : start + BATCH]], {}, refuse)
+        await writer.write([(*row, None) for row in made[start : start + BATCH]], [], {}, refuse)  # all staged
     await writer.close()
 
 

@@ -5,7 +5,6 @@ EXAMPLES=20 makes these tests try twenty times as much.
 
 import os
 from collections import Counter
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +19,9 @@ from tests import market
 from tests.market import MINUTE, NOON, SECOND, SYMBOL, Act, Piped, Setup, clock, instrument, link
 from tests.reference import reference
 from tests.reference.compare import OUTPUTS, Outputs, outputs_of, product, symbol_of
+from topology import fetched as of
 from topology.driver import TopologyDriver
+from topology.fetched import Fetched
 from topology.task import NAME_LENGTH, RECORD_BYTES, Task, state_offset
 
 MORE = int(os.environ.get("EXAMPLES", "1"))
@@ -284,17 +285,12 @@ def test_results_do_not_depend_on_how_often_the_clock_ticks(setup: Setup, acts: 
 CODEC = Codec()
 
 
-def fetched(log: list[Piped]) -> list[Any]:
+def fetched(log: list[Piped]) -> list[Fetched]:
     """The log as records fetched from Kafka. Kafka's time is in whole milliseconds."""
     return [
-        SimpleNamespace(
-            value=CODEC.encode(piped.record),
-            key=getattr(piped.record, "symbol", "").encode(),
-            offset=offset,
-            timestamp=piped.append // 1_000_000,
-            topic="market.raw",
-            partition=0,
-            headers=(),
+        of.fetched(
+            *("market.raw", 0, offset, piped.append // 1_000_000),
+            *(getattr(piped.record, "symbol", "").encode(), CODEC.encode(piped.record)),
         )
         for offset, piped in enumerate(log)
     ]
@@ -461,9 +457,8 @@ def test_a_record_of_which_nobody_knows_the_schema_now_is_no_dead_letter() -> No
     ids = {cls.__name__: number for number, cls in enumerate(RECORDS)}
     task = Task(0, {SYMBOL: instrument()}, Codec(ids, away))
     good = task.codec.encode(market.quote())
-    records = fetched([Piped(market.quote(), NOON)] * 2)
-    for record, value in zip(records, [good, b"\0\0\0\0\x63" + good[5:]], strict=True):
-        record.value = value
+    values = [good, b"\0\0\0\0\x63" + good[5:]]
+    records = [of.fetched("market.raw", 0, at, NOON, SYMBOL.encode(), value) for at, value in enumerate(values)]
     with pytest.raises(ConnectionError, match="start it"):
         task.process(records)
     assert task.dead_letters == {}

@@ -1,13 +1,17 @@
-"""Databases that last as long as a test does."""
+"""Databases that last as long as a test does, and what is written into them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from uuid import uuid4
 
 import psycopg
+from librt.strings import BytesWriter
 from psycopg import sql
 
 from deploy.local import Stack
+from schemas.record import Quote, Trade
+from topology.storage.tables import Row
+from topology.storage.ticks import Block, Encoder
 
 
 @contextmanager
@@ -26,3 +30,12 @@ def new_database(stack: Stack) -> Iterator[str]:
         finally:
             owner.execute(ours, [name])
             owner.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))
+
+
+def parted(rows: Sequence[Row], encoder: Encoder) -> tuple[list[Row], list[Block]]:
+    """Rows as the sink hands them to its writer: ticks encoded, but for those of unknown symbols."""
+    out, ticks, others = BytesWriter(), list[Row](), list[Row]()
+    for row in rows:
+        encoded = isinstance(row[0], Quote | Trade) and encoder.put(out, row[0], row[1])
+        (ticks if encoded else others).append(row)
+    return others, [Block(out.getvalue(), len(ticks), lambda: ticks)] if ticks else []

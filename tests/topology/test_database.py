@@ -23,10 +23,12 @@ from deploy.local import Stack
 from schemas import flags, instrument
 from schemas.instrument import ConfigError
 from schemas.record import Best, Candle, Clock, Gap, Quote, Status, Trade, fields, replace
-from tests.topology.databases import new_database
+from tests.topology.databases import new_database, parted
 from topology.storage import database, tables
-from topology.storage.tables import DeadLetter
-from topology.storage.writer import DatabaseSetBackError, Offsets, Refused, Writer
+from topology.storage.rows import Refused
+from topology.storage.tables import DeadLetter, Row
+from topology.storage.ticks import Encoder
+from topology.storage.writer import DatabaseSetBackError, Offsets, Writer
 
 pytestmark = pytest.mark.integration
 
@@ -78,7 +80,8 @@ def write(
     async def written() -> None:
         writer = Writer(dsn, run, "sink", INSTRUMENTS)
         for batch in batches:
-            await writer.write([(record, offset, None) for record, offset in batch], offsets or {}, refuse)
+            rows: list[Row] = [(record, offset, None) for record, offset in batch]
+            await writer.write(*parted(rows, Encoder(run, INSTRUMENTS)), offsets or {}, refuse)
         await writer.close()
 
     asyncio.run(written())
@@ -145,7 +148,7 @@ def test_ticks_are_the_same_whether_they_go_straight_in_or_are_staged(
         for run, tries in ((run_name, 0), (f"{run_name}-staged", 1)):
             writer = Writer(dsn, run, "sink", scaled)
             writer._repeats = tries
-            await writer.write([(*row, None) for row in batch], {}, none_expected)
+            await writer.write(*parted([(*row, None) for row in batch], Encoder(run, scaled)), {}, none_expected)
             assert writer._repeats == 0  # neither of them was a vain try
             await writer.close()
 
@@ -416,12 +419,12 @@ def test_a_lost_connection_is_made_again_and_the_batch_repeated(
 ) -> None:
     async def cut() -> None:
         writer = Writer(dsn, run_name, "sink", INSTRUMENTS)
-        await writer.write([(quote(), 1, None)], {("t", 0): 2}, none_expected)
+        await writer.write([(quote(), 1, None)], [], {("t", 0): 2}, none_expected)
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
             "AND pid <> pg_backend_pid()"
         )
-        await writer.write([(quote(seq=1), 2, None)], {("t", 0): 3}, none_expected)
+        await writer.write([(quote(seq=1), 2, None)], [], {("t", 0): 3}, none_expected)
         await writer.close()
 
     asyncio.run(cut())
@@ -436,10 +439,10 @@ def test_a_database_that_lost_what_it_had_committed_is_noticed(
 ) -> None:
     async def set_back() -> None:
         writer = Writer(dsn, run_name, "sink", INSTRUMENTS)
-        await writer.write([], {("t", 0): 9}, none_expected)
+        await writer.write([], [], {("t", 0): 9}, none_expected)
         connection.execute("UPDATE stream_offsets SET next_offset = 4 WHERE run = %s", [run_name])
         await writer.close()
-        await writer.write([], {("t", 0): 12}, none_expected)
+        await writer.write([], [], {("t", 0): 12}, none_expected)
 
     with pytest.raises(DatabaseSetBackError, match="from offset 4"):
         asyncio.run(set_back())
@@ -467,7 +470,7 @@ def test_a_database_that_is_away_is_waited_for(
 
     async def meanwhile() -> None:
         sink = Writer(away, run_name, "sink", INSTRUMENTS)
-        writing = asyncio.create_task(sink.write([(quote(), 1, None)], {}, none_expected))
+        writing = asyncio.create_task(sink.write([(quote(), 1, None)], [], {}, none_expected))
         while not caplog.records:
             assert not writing.done()
             await asyncio.sleep(0.01)

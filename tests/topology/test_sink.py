@@ -12,7 +12,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from aiokafka.structs import ConsumerRecord
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from connectors.runtime.producer import partition_of
@@ -22,10 +21,12 @@ from schemas.codec import Codec
 from schemas.record import Best, Candle, Gap, Quote, Record, Status
 from tests.topology.processes import PARTITIONS, Process, lag, read
 from topology import admin, config, sink
+from topology.fetched import fetched
 from topology.sink import Sink, TopicsChangedError
 from topology.storage import database
 from topology.storage.resume import SUNK, resume
-from topology.storage.writer import Refused, Writer
+from topology.storage.rows import Reader, Refused
+from topology.storage.writer import Writer
 
 pytestmark = pytest.mark.integration
 
@@ -98,7 +99,7 @@ class Kafka:
 
 
 def record(topic: str, partition: int, offset: int, value: bytes | None, headers: list[tuple[str, bytes]]) -> Any:
-    return ConsumerRecord(topic, partition, offset, NOON // 10**6, 1, b"EURUSD", value, None, 6, 9, tuple(headers))
+    return fetched(topic, partition, offset, NOON // 10**6, b"EURUSD", value, headers)
 
 
 async def nothing_changed() -> None:
@@ -110,7 +111,7 @@ def drain(stack: Stack, kafka: Kafka, *events: Any, check: Callable[[], Awaitabl
 
     async def drained() -> Sink:
         writer = Writer(stack.database, kafka.run, admin.sink_id(kafka.run), INSTRUMENTS)
-        made = Sink(writer, CODEC, kafka.run, check)
+        made = Sink(writer, Reader(CODEC, kafka.run, INSTRUMENTS), check)
         kafka.left, kafka.all_acked = len(events), asyncio.Event()
         writing = asyncio.create_task(made.run(kafka))
         for event in events:
@@ -286,7 +287,11 @@ def test_no_more_is_taken_than_fits_while_the_database_is_slow(
     kafka = Kafka(run_name)
 
     async def full() -> None:
-        made = Sink(Writer(stack.database, run_name, "sink", INSTRUMENTS), CODEC, run_name, nothing_changed)
+        made = Sink(
+            Writer(stack.database, run_name, "sink", INSTRUMENTS),
+            Reader(CODEC, run_name, INSTRUMENTS),
+            nothing_changed,
+        )
         await made.add(kafka.event(topics.TICK, 0, 0, quote(0), quote(1), quote(2)))
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(made.add(kafka.event(topics.TICK, 0, 3, quote(3))), 0.05)

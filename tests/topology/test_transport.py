@@ -18,7 +18,6 @@ import faust
 import pytest
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.protocol.commit import OffsetFetchResponse_v3
-from aiokafka.structs import ConsumerRecord
 from confluent_kafka import Consumer as PlainConsumer
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -31,6 +30,7 @@ from hypothesis import strategies as st
 
 from deploy.local import Stack
 from topology import transport
+from topology.fetched import Fetched, fetched
 from topology.transport import SETTINGS, Acks, BatchMessage, Consumer, Run, Transport
 
 SOURCE = TP("source", 0)
@@ -118,7 +118,7 @@ class Log:
     def state_value(self, _tp: TP) -> SimpleNamespace:
         return SimpleNamespace(has_valid_position=True, position=self.at, highwater=0)
 
-    async def fetched_records(self, _tps: list[TP], _timeout: float, limit: int) -> dict[TP, list[ConsumerRecord]]:
+    async def fetched_records(self, _tps: list[TP], _timeout: float, limit: int) -> dict[TP, list[Fetched]]:
         ahead = [offset for offset in self.offsets if offset >= self.at][:limit]
         if not ahead:
             return {}
@@ -138,8 +138,8 @@ class Log:
         self.at = 0
 
 
-def _record(offset: int) -> ConsumerRecord:
-    return ConsumerRecord(SOURCE.topic, SOURCE.partition, offset, 0, 0, None, b"%d" % offset, None, 0, 1, ())
+def _record(offset: int) -> Fetched:
+    return fetched(SOURCE.topic, SOURCE.partition, offset, 0, None, b"%d" % offset)
 
 
 class Queue(list[Any]):
@@ -414,7 +414,7 @@ def work() -> None:
                 raise ValueError("poison")
             note(batch, delay, table)
 
-    def note(batch: list[ConsumerRecord], delay: float, table: Any) -> None:
+    def note(batch: list[Fetched], delay: float, table: Any) -> None:
         offsets = ",".join(str(record.offset) for record in batch)
         sizes = f"{len(table)}:{sum(len(value) for value in table.values())}"
         with Path(environment["NOTES"]).open("a") as notes:

@@ -5,8 +5,8 @@ staging that the upserts of the other tables need (``tables.py`` says the same o
 it takes the server half the time. Compiled by mypyc, for it is the work of every tick.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
 
 from librt.strings import BytesWriter, write_i16_be, write_i32_be, write_i64_be
 from mypy_extensions import i16, i32, i64
@@ -22,10 +22,19 @@ COLUMNS: Final = (
 COPY: Final = f"COPY ticks ({COLUMNS}) FROM STDIN (FORMAT binary)"
 
 _COUNT: Final[i16] = 17
-_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)  # signature, no flags, no extension
+HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)  # signature, no flags, no extension
+TRAILER: Final = b"\xff\xff"
 _EPOCH_US: Final[i64] = 946_684_800_000_000  # PostgreSQL counts from 2000
 _NEGATIVE: Final[i16] = 0x4000
 _BASE: Final = 10_000  # of the digits of a numeric
+
+
+class Block(NamedTuple):
+    """Ticks that are encoded: between HEADER and TRAILER they are what COPY takes."""
+
+    copied: bytes
+    ticks: int  # how many
+    rows: Callable[[], list[tuple[Any, int, Any]]]  # the same as rows of ``tables.py``, where they can't be copied
 
 
 class Encoder:
@@ -36,17 +45,15 @@ class Encoder:
         self._price_scales = {symbol: each.price_scale for symbol, each in instruments.items()}
         self._size_scales = {symbol: each.size_scale for symbol, each in instruments.items()}
 
-    def encode(self, rows: Sequence[tuple[Any, int, Any]]) -> bytes:
-        """Encode rows of ticks, each with its offset in market.raw; every symbol is known."""
-        out = BytesWriter()
-        out.write(_HEADER)
-        for tick, offset, _ in rows:
-            if isinstance(tick, Quote):
-                self._quote(out, tick, offset)
-            elif isinstance(tick, Trade):
-                self._trade(out, tick, offset)
-        write_i16_be(out, -1)
-        return out.getvalue()
+    def put(self, out: BytesWriter, tick: Quote | Trade, offset: i64) -> bool:
+        """Append a tick with its offset in market.raw; False, and nothing is, where its symbol is not known."""
+        if tick.symbol not in self._price_scales:
+            return False
+        if isinstance(tick, Quote):
+            self._quote(out, tick, offset)
+        else:
+            self._trade(out, tick, offset)
+        return True
 
     def _quote(self, out: BytesWriter, quote: Quote, offset: i64) -> None:
         self._begin(out, quote.symbol, quote.source, quote.ts_event, quote.ts_recv)

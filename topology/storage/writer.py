@@ -18,15 +18,15 @@ import psycopg
 
 from schemas import flags
 from schemas.instrument import Instrument
-from schemas.record import Quote, Trade
-from topology.storage import tables, ticks
+from topology.storage import tables
 from topology.storage.database import AsyncConnection, DatabaseAway, connect_async
+from topology.storage.rows import Refused
 from topology.storage.tables import DELETE, LOADS, Deleted, Row
+from topology.storage.ticks import COPY, HEADER, TRAILER, Block
 
 FIRST_WAIT_S: Final = 0.1  # for a database that is away; doubled each time
 LONGEST_WAIT_S: Final = 10.0
 REPEATS: Final = 20  # batches: to find out in vain costs as much as to put one
-TICKS: Final = (Quote, Trade)
 
 #: SQLSTATE classes of one row that can't be stored: data, integrity, limits (a text too long for its index).
 _OF_THE_ROW: Final = ("22", "23", "54")
@@ -43,8 +43,6 @@ _PUT_OFFSETS: Final = (
 
 #: Next offset by (topic, partition).
 Offsets = Mapping[tuple[str, int], int]
-#: Rows that can't be stored, each with its dead-letter reason and the error.
-Refused = list[tuple[Row, str, str]]
 
 T = TypeVar("T")
 
@@ -55,6 +53,10 @@ class DatabaseSetBackError(Exception):
     """The database has lost what it had committed: a backup was restored, or a replica took over."""
 
 
+class CopyError(Exception):
+    """Ticks can't go straight into their table: they are there already, or one can't be stored."""
+
+
 class Writer:
     """Writes the rows of one run; one batch at a time."""
 
@@ -62,7 +64,6 @@ class Writer:
         self._dsn = dsn
         self._run = run
         self._group = group
-        self._encoder = ticks.Encoder(run, instruments)
         self._repeats = 0  # how many batches not to try to put as new
         self._units = {unit[0]: unit for unit in tables.units(instruments)}
         self._connection: AsyncConnection | None = None
@@ -74,22 +75,33 @@ class Writer:
         """How far each (topic, partition) is in the tables."""
         return await self._patiently(self._offsets)
 
-    async def write(self, rows: Sequence[Row], offsets: Offsets, refuse: Callable[[Refused], Awaitable[None]]) -> None:
-        """Commit rows and offsets. `refuse` gets the rows that can't be stored, before the others are committed.
+    async def write(
+        self,
+        rows: Sequence[Row],
+        blocks: Sequence[Block],
+        offsets: Offsets,
+        refuse: Callable[[Refused], Awaitable[None]],
+    ) -> None:
+        """Commit rows, encoded ticks and offsets; `refuse` gets the rows that can't be stored before that.
 
         Raises what neither waiting nor setting a row aside puts right: psycopg.Error, ConfigError,
         DatabaseSetBackError.
         """
-        others = [row for row in rows if type(row[0]) not in TICKS or row[0].symbol not in self._units]
-        refused = [
-            (row, reason, flags.DEAD_LETTER_REASONS[reason]) for row in others if (reason := self._unfit(row[0]))
-        ]
+        if blocks and self._repeats:
+            self._repeats -= 1
+            rows, blocks = _with_rows_of(blocks, rows), []
+        refused = [(row, reason, flags.DEAD_LETTER_REASONS[reason]) for row in rows if (reason := self._unfit(row[0]))]
         while True:
             if refused:
                 await refuse(refused)
                 out = {id(row) for row, _, _ in refused}
                 rows = [row for row in rows if id(row) not in out]
-            refused = await self._patiently(partial(self._attempt, rows, offsets))
+            try:
+                refused = await self._patiently(partial(self._attempt, rows, blocks, offsets))
+            except CopyError:
+                self._repeats = REPEATS
+                rows, blocks, refused = _with_rows_of(blocks, rows), [], []
+                continue
             if not refused:
                 self._committed.update(offsets)
                 return
@@ -157,10 +169,13 @@ class Writer:
         cursor = await connection.execute(_READ_OFFSETS, [self._run, self._group])
         return {(topic, partition): offset async for topic, partition, offset in cursor}
 
-    async def _attempt(self, rows: Sequence[Row], offsets: Offsets, connection: AsyncConnection) -> Refused:
-        """Commit everything and return nothing, or commit nothing and return what is in the way."""
+    async def _attempt(
+        self, rows: Sequence[Row], blocks: Sequence[Block], offsets: Offsets, connection: AsyncConnection
+    ) -> Refused:
+        """Commit everything and return nothing, or commit nothing and return what is in the way. Raises CopyError."""
         try:
             async with connection.transaction():
+                await self._copy(connection, blocks)
                 await self._put(connection, rows)
                 places = [list(each) for each in zip(*offsets, strict=True)] or [[], []]
                 values = [self._run, self._group, *places, [*offsets.values()]]
@@ -175,8 +190,6 @@ class Writer:
         return []
 
     async def _put(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
-        if await self._put_new(connection, [row for row in rows if type(row[0]) in TICKS]):
-            rows = [row for row in rows if type(row[0]) not in TICKS]
         async with connection.cursor() as cursor:
             for is_deletion, part in groupby(rows, key=lambda row: type(row[0]) is Deleted):
                 if is_deletion:  # of what came before it, not of what comes behind
@@ -190,25 +203,20 @@ class Writer:
                         await copy.write(tables.copied(load, kept))
                     await cursor.execute(load.upsert, [self._run])
 
-    async def _put_new(self, connection: AsyncConnection, rows: Sequence[Row]) -> bool:
-        """Put ticks straight into their table; False, and nothing is done, where one is there already or can't be put.
+    async def _copy(self, connection: AsyncConnection, blocks: Sequence[Block]) -> None:
+        """Put ticks straight into their table. Raises CopyError where one is there already or can't be stored.
 
         They are there already when a log is read again: so will the next ones be, and are not tried.
         """
-        if not rows:
-            return True
-        if self._repeats:
-            self._repeats -= 1
-            return False
+        if not blocks:
+            return
         try:
-            async with connection.transaction(), connection.cursor() as cursor, cursor.copy(ticks.COPY) as copy:
-                await copy.write(self._encoder.encode(rows))
+            async with connection.cursor() as cursor, cursor.copy(COPY) as copy:
+                await copy.write(b"".join([HEADER, *(block.copied for block in blocks), TRAILER]))
         except psycopg.Error as error:
             if not _is_of_the_row(error):
                 raise
-            self._repeats = REPEATS
-            return False
-        return True
+            raise CopyError from error
 
     async def _isolate(self, connection: AsyncConnection, rows: Sequence[Row]) -> Refused:
         """Find the rows that can't be stored, by halves; nothing is committed."""
@@ -230,6 +238,10 @@ class Writer:
                 raise
             return error
         return None
+
+
+def _with_rows_of(blocks: Sequence[Block], rows: Sequence[Row]) -> list[Row]:
+    return [*rows, *(row for block in blocks for row in block.rows())]
 
 
 def _is_of_the_row(error: psycopg.Error) -> bool:
