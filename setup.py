@@ -15,6 +15,15 @@ from pathlib import Path
 from setuptools import setup
 
 CORE = [
+    "connectors/archive/file.py",
+    "connectors/archive/histdata.py",
+    "connectors/archive/lean.py",
+    "connectors/archive/merge.py",
+    "connectors/archive/number.py",
+    "connectors/archive/plain.py",
+    "connectors/archive/truefx.py",
+    "connectors/runtime/history.py",
+    "connectors/runtime/producer.py",
     "schemas/avro.py",
     "schemas/codec.py",
     "schemas/record.py",

@@ -43,7 +43,7 @@ from topology.web import sink_views
 from topology.web.serving import serve_on
 
 BATCH_ROWS = 50_000  # of one transaction, about
-LINGER_S = 0.1  # how long a row waits for company
+LINGER_S = 0.1  # how long a row waits for company, where TICKLOOM_COMMIT_SECONDS does not say it
 REPORT_S = 60.0
 LOOK_S = 10.0  # between two looks whether the topics are still there
 LOOK_AGAIN_S = 1.0  # where Kafka gave no answer
@@ -71,9 +71,12 @@ class Taken(NamedTuple):
 class Sink:
     """What is read and not yet committed, and the task that commits it."""
 
-    def __init__(self, writer: Writer, reader: Reader, check: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, writer: Writer, reader: Reader, check: Callable[[], Awaitable[None]], linger_s: float = LINGER_S
+    ) -> None:
         self.writer = writer
         self._reader = reader
+        self._linger_s = linger_s
         self._check = check  # raises where the topics are not those that the database knows
         self._producer: AIOKafkaProducer | None = None
         self._waiting: deque[Taken] = deque()
@@ -137,7 +140,7 @@ class Sink:
             self._hurry = False
             self._came.clear()
             await self._came.wait()
-        limit = time.monotonic() + LINGER_S
+        limit = time.monotonic() + self._linger_s
         while not self._hurry and self.waiting < BATCH_ROWS and (left := limit - time.monotonic()) > 0:
             self._came.clear()
             with suppress(TimeoutError):
@@ -213,6 +216,7 @@ class Sink:
 class App(faust.App):
     """Faust's application, which commits what waits before it gives partitions up."""
 
+    pace_s = LINGER_S / 2  # between two fetches
     tickloom: Sink
     writing: asyncio.Task[None] | None = None
 
@@ -257,7 +261,7 @@ def build(settings: Settings, ids: dict[str, str]) -> App:
         if await asyncio.to_thread(topic_ids, client, run) != ids:
             raise TopicsChangedError("a topic was deleted and made anew while it was read: start the sink again")
 
-    sink = app.tickloom = Sink(writer, reader, check)
+    sink = app.tickloom = Sink(writer, reader, check, settings.commit_seconds or LINGER_S)
 
     @app.agent(source, name="rows")
     async def rows(stream: Any) -> None:

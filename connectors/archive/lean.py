@@ -22,7 +22,7 @@ ZONES = {"fxcm": "UTC-05"}  # by market, which is a folder in LEAN
 
 def timezone(path: PurePath, source: str) -> str:
     """LEAN's own time zone for a file in its folders, or of a source named like its market."""
-    return next((zone for market, zone in ZONES.items() if market in (source, *path.parts)), "UTC")
+    return next((zone for market, zone in ZONES.items() if market == source or market in path.parts), "UTC")
 
 
 def day(name: str) -> int:

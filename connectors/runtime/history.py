@@ -13,8 +13,7 @@ skipped. The last of them are compared with the log, as the run may hold somethi
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from operator import attrgetter
-from typing import Final
+from typing import Final, final
 
 from confluent_kafka import Message
 
@@ -33,11 +32,20 @@ MINUTE: Final = 60 * SECOND
 GRACE_NS: Final = 10 * SECOND  # of candles, by default
 COMPARED: Final = 50  # records at the end of each partition
 REPORT_EVERY: Final = 1000  # rows
-PAIR: Final = attrgetter("symbol", "source")
 
 
 class OtherInput(ConfigError):
     """The run's log holds something else than these files; the text says what to do."""
+
+
+@final
+class Place:
+    """Where the ticks of a symbol go, and how many went there."""
+
+    def __init__(self, symbol: str, number: int) -> None:
+        self.number = number  # of the partition
+        self.key = symbol.encode()
+        self.ticks: dict[str, int] = {}  # by source
 
 
 class History:
@@ -45,7 +53,7 @@ class History:
 
     def __init__(self, producer: RawProducer, cluster: Cluster, run: str, codec: Codec) -> None:
         """Look at what the log holds. Raises KafkaException."""
-        self.ticks: Counter[tuple[str, str]] = Counter()  # by symbol and source
+        self._places: dict[str, Place] = {}  # by symbol
         self.bad: Counter[str] = Counter()  # bad rows by file
         self.unreadable: list[BadRow] = []  # of those, the files as a whole
         self.rows = 0
@@ -58,7 +66,7 @@ class History:
         self._codec = codec
         self._cluster = cluster
         self._run = run
-        numbers = range(producer.partitions)
+        numbers = list(range(producer.partitions))
         self._position = dict.fromkeys(numbers, 0)  # the offset of the next record, by partition
         self._bad_position = dict.fromkeys(numbers, 0)
         with LogReader(cluster) as log:
@@ -100,12 +108,10 @@ class History:
 
     def _rows(self, rows: Sequence[Row]) -> None:
         self.rows += len(rows)
-        ticks = []
         for row in rows:
             if isinstance(row, BadRow):
                 self._bad(row)
                 continue
-            ticks.append(row)
             if row.ts_recv > self._newest:
                 self._newest = row.ts_recv
                 if self._newest >= self._next_clock:
@@ -113,8 +119,18 @@ class History:
                     self._next_clock = (second + 1) * SECOND
                     for number in self._ours:
                         self._clock(number, second * SECOND)
-            self._record(self._producer.partition_of(row.symbol), row, row.symbol.encode())
-        self.ticks.update(map(PAIR, ticks))
+            place = self._places.get(row.symbol)
+            if place is None:
+                place = self._places[row.symbol] = Place(row.symbol, self._producer.partition_of(row.symbol))
+            place.ticks[row.source] = place.ticks.get(row.source, 0) + 1
+            self._record(place.number, row, place.key)
+
+    @property
+    def ticks(self) -> Counter[tuple[str, str]]:
+        """How many there were so far, by symbol and source."""
+        return Counter(
+            {(symbol, source): n for symbol, place in self._places.items() for source, n in place.ticks.items()}
+        )
 
     def _clock(self, number: int, ts_ns: int) -> None:
         self._record(number, Clock(ts_ns), topics.CLOCK_KEY)

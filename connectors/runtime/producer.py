@@ -8,10 +8,12 @@ the caller must end: neither this producer nor its process should send on after 
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from aiokafka.partitioner import murmur2
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from mypy_extensions import mypyc_attr
 
 from connectors.runtime.cluster import Cluster, address, client
 from schemas import topics
@@ -27,6 +29,7 @@ POLL_EVERY: Final = 1000  # sends: a failed delivery is known this soon
 Headers = Sequence[tuple[str, bytes]]
 
 
+@mypyc_attr(native_class=False)
 class ProducerError(ConnectionError):
     """Kafka does not take the records; the text is one line that says why."""
 
@@ -122,16 +125,17 @@ class RawProducer:
         if self._until_poll <= 0:
             self.poll()
         if not self._offer(topic, key, value, partition, headers, ms):
-            self._wait(lambda: self._offer(topic, key, value, partition, headers, ms))
+            self._wait(partial(self._offer, topic, key, value, partition, headers, ms))
 
     def _offer(
         self, topic: str, key: bytes | None, value: bytes | None, partition: int, headers: Headers | None, ms: int
     ) -> bool:
         """``ms``: 0 is now."""
         try:
-            self._producer.produce(
-                topic, value, key, partition, timestamp=ms, headers=list(headers) if headers else None
-            )
+            if headers is None and ms == 0:
+                self._producer.produce(topic, value, key, partition)
+            else:
+                self._producer.produce(topic, value, key, partition, timestamp=ms, headers=list(headers or []))
         except BufferError:
             self._ask(lambda: self._producer.poll(0.05))
             return False

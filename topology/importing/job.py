@@ -33,7 +33,7 @@ from topology.running import Running, alone, bars, plain_console, stopping
 
 # Nobody waits for a single tick: large batches and few commits cost less.
 LINGER_MS: Final = 100
-COMMIT_SECONDS: Final = 1.0
+COMMIT_SECONDS: Final = 0.5
 SHOW_S: Final = 0.1  # between two looks at how far the files are: there may be thousands of them
 SHOWN: Final = 10  # bad files and rows named one by one
 

@@ -1,7 +1,7 @@
 """Fetched records become rows: what a sink makes of the clean topics and of the dead letters.
 
-Rule: a record is a row, or it is refused with its reason; only where a topic says how things stand, the last word on
-each key is enough. Compiled by mypyc, for it is the work of every record.
+Rule: a record is a row, or it is refused with its reason; only where a topic says how things stand, and of minutes
+that are provisional, the last word on each key is enough. Compiled by mypyc, for it is the work of every record.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from mypy_extensions import i64
 from schemas import flags, topics
 from schemas.codec import Codec, DecodeError
 from schemas.instrument import Instrument
-from schemas.record import Best, Candle, Quote, Status, Trade
+from schemas.record import Candle, Quote, Trade
 from topology.admin import SUNK
 from topology.dead_letters import letter
 from topology.fetched import Fetched
@@ -58,11 +58,14 @@ class Reader:
         self._encoder = Encoder(run, instruments)
         self._own = {topics.named(topic.name, run) for topic in SUNK} - {self.dead_letters}
         self._deletable = {topics.named(name, run): table for name, table in DELETABLE.items()}
-        self._folded = {topics.named(topic.name, run) for topic in (topics.BEST, topics.STATUS, topics.CANDLE)}
+        self._standing = {topics.named(topic.name, run) for topic in (topics.BEST, topics.STATUS)}
+        self._candles = topics.named(topics.CANDLE.name, run)
 
     def read(self, records: Sequence[Fetched]) -> Read:
         """Read records of one partition; most ticks are encoded at once and not held as rows."""
         topic = records[0].topic
+        if topic in self._standing:
+            records = last_words(records)
         of_letters = topic == self.dead_letters
         of_ticks = topic == self._ticks
         out = BytesWriter()
@@ -82,7 +85,7 @@ class Reader:
                     rows.append(self._dead_letter(record))
             except DecodeError as error:
                 refused.append(((None, -1, record), error.reason, str(error)))
-        if topic in self._folded:
+        if topic == self._candles:
             rows = newest(rows)
         block = Block(out.getvalue(), len(encoded), partial(self._again, encoded)) if encoded else None
         return Read(rows, block, refused)
@@ -133,29 +136,41 @@ class Reader:
         return DeadLetter(topic, partition, offset, reason[:NAME_LENGTH], error, key, value, written), -1, record
 
 
-def newest(rows: list[Row]) -> list[Row]:
-    """Of records that only say how things stand, the last word on each key: that is what would be left in the table.
+def last_words(records: Sequence[Fetched]) -> list[Fetched]:
+    """Of records that only say how things stand, the last word on each key: the others are not even read.
 
-    So it is with best prices, with the status of sources, and with a minute as long as it is provisional.
+    That is the one made of the latest record of market.raw, for at least once others may be written again behind it.
     """
+    kept: dict[bytes, Fetched] = {}
+    latest: dict[bytes, bytes] = {}
+    others: list[Fetched] = []
+    for record in records:
+        key, offset = record.key, record.header(OFFSET_NAME)
+        if key is None or offset is None or not offset.isdigit() or record.value is None:
+            others.append(record)
+            continue
+        held = latest.get(key)
+        if held is None or len(offset) > len(held) or (len(offset) == len(held) and offset >= held):
+            latest[key] = offset
+            kept[key] = record
+    return [*kept.values(), *others]
+
+
+def newest(rows: list[Row]) -> list[Row]:
+    """Of candles, the last word on each minute while it is provisional: that is what would be left in the table."""
     kept: dict[str, Row] = {}
     others: list[Row] = []
     for row in rows:
         record: Any = row[0]
-        if isinstance(record, Best):
-            key = record.symbol
-        elif isinstance(record, Status):
-            key = record.symbol + "|" + record.source
-        elif isinstance(record, Candle) and record.revision < 0:
+        if isinstance(record, Candle) and record.revision < 0:
             key = record.symbol + "|" + record.source + "|" + str(record.start)
+            held = kept.get(key)
+            if held is None or row[1] >= held[1]:
+                kept[key] = row
         elif isinstance(record, Deleted):
             return rows  # of what came before it, not of what comes behind
         else:
             others.append(row)
-            continue
-        held = kept.get(key)
-        if held is None or row[1] >= held[1]:
-            kept[key] = row
     return [*kept.values(), *others]
 
 
