@@ -29,9 +29,9 @@ demo: $(READY) ## the whole system on this machine, with simulated brokers (SECO
 test: $(READY) ## run all tests, two files at a time (ARGS="-k candle": some of them)
 	@$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-pure: $(READY) ## the tests of the core and the codec again, in plain Python
+pure: $(READY) ## the tests of what is compiled again, in plain Python
 	@rm -rf .venv/pure && mkdir .venv/pure && git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t .venv/pure
-	@cd .venv/pure && ../bin/pytest --quiet -p no:cacheprovider --numprocesses 2 tests/schemas tests/stages tests/reference tests/test_layers.py
+	@cd .venv/pure && ../bin/pytest --quiet -p no:cacheprovider --numprocesses 2 tests/schemas tests/stages tests/reference tests/connectors/test_archive_*.py tests/topology/test_fetched.py tests/test_layers.py
 
 check: $(READY) ## format, lint and types
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy

@@ -37,7 +37,8 @@ SAVE_SECONDS: Final = 5.0  # in which every symbol's state is written
 SAVE_RECORDS: Final = 200_000  # or so many of the partition: what a crash repeats is a second's work
 SAVE_AT_ONCE: Final = 1_000  # states or so: a transaction may take 10 s
 CLOSE_S: Final = 5.0  # for the last state of a partition that is given up
-PACE_S: Final = {"exactly_once": 0.02, "at_least_once": 0.0}  # between two sends; each lane has a producer of its own
+PACE: Final = {"exactly_once": 0.4, "at_least_once": 0.0}  # of the time between two commits that between two sends:
+PACE_S: Final = 0.05  # at most; each lane has a producer of its own, and a request costs Kafka more than its records
 
 SNAPPY: Final = 2  # aiokafka's lz4 works at level 9: a quarter of a worker's time
 TRANSACTIONAL: Final = 16
@@ -89,7 +90,7 @@ class Lane(Generic[ProcessorT]):
         self._wrote = wrote
         self._took = took
         self._transactional = delivery == "exactly_once"
-        self._pace = PACE_S[delivery]
+        self._pace = min(PACE[delivery] * commit_seconds, PACE_S)
         self._commit_seconds = commit_seconds
         self._headers = encode_headers(headers)
         self._events: list[Any] = []  # Faust events to ack, in order

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
 import msgspec
+from mypy_extensions import i64
 
 from connectors.archive import dukascopy, histdata, lean, plain, truefx
 from connectors.archive.number import MINUTE, Mantissas, Zone
@@ -26,9 +27,9 @@ from schemas.record import Tick
 
 FORMATS: Final = ("lean", "histdata", "truefx", "dukascopy", "csv")
 SUFFIXES: Final = (".zip", ".csv", ".txt", ".gz", ".bi5")
-BEHIND_NS: Final = 15 * MINUTE
-FIRST_BLOCK: Final = 1 << 10  # bytes: to look into a file does not take more
-BLOCK: Final = 1 << 14  # some hundred rows: what stays in memory of each open file
+BEHIND_NS: Final[i64] = 15 * MINUTE
+FIRST_BLOCK = 1 << 10  # bytes: to look into a file does not take more
+BLOCK = 1 << 14  # some hundred rows: what stays in memory of each open file
 LONGEST_LINE: Final = 1 << 16  # more without a line break is no CSV
 SHOWN: Final = 500  # characters of a bad row that are kept
 SAMPLE: Final = 1000  # rows without a tick at the start: then it is no such file
@@ -279,8 +280,9 @@ def checked(
 ) -> Iterator[list[Tick | BadRow]]:
     """Parse row by row, setting aside what is no tick and what is far out of the order of time."""
     before: Tick | None = None  # the last good tick, kept back until the next one has confirmed its time
-    before_line, before_item, before_at = 0, None, 0
-    highest = 0  # of the ticks already given out
+    before_line, before_item = 0, None
+    before_at: i64 = 0
+    highest: i64 = 0  # of the ticks already given out
     following = first
     rows: list[Tick | BadRow] = []
     try:
@@ -292,7 +294,7 @@ def checked(
                     if text := describe(item).strip():
                         rows.append(BadRow(file, line, text[:SHOWN], str(error)))
                     continue
-                at = tick.ts_event
+                at: i64 = tick.ts_event
                 if before is not None:
                     if at >= before_at - BEHIND_NS:
                         rows.append(before)

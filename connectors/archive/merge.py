@@ -13,8 +13,10 @@ from heapq import heapify, heappop, heapreplace
 from itertools import chain
 from operator import itemgetter
 
+from mypy_extensions import i64
+
 from connectors.archive.file import BadRow, TickFile
-from schemas.record import Tick
+from schemas.record import Quote, Tick, Trade
 
 Row = Tick | BadRow
 Due = tuple[int, Row]  # when it is due: its time, or that of a row before it in its file that is later
@@ -59,9 +61,12 @@ def batches(files: Iterable[TickFile]) -> Iterator[list[Row]]:
 
 def _append(rows: list[Due], block: list[Row], due: int) -> int:
     """Let rows of a file wait that was due before them; say when its next one is."""
+    newest: i64 = due
     for row in block:
-        if not isinstance(row, BadRow) and row.ts_event > due:
-            due = row.ts_event
+        if isinstance(row, (Quote, Trade)):
+            at: i64 = row.ts_event
+            if at > newest:
+                newest = due = at
         rows.append((due, row))
     return due
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, final
 
 from confluent_kafka import Message
+from mypy_extensions import i64
 
 from connectors.archive.file import BadRow, TickFile
 from connectors.archive.merge import Row, batches
@@ -25,12 +26,12 @@ from connectors.runtime.producer import RawProducer
 from schemas import flags, topics
 from schemas.codec import Codec
 from schemas.instrument import ConfigError
-from schemas.record import Clock, Tick
+from schemas.record import Clock, Quote, Tick, Trade
 
 SECOND: Final = 1_000_000_000
 MINUTE: Final = 60 * SECOND
 GRACE_NS: Final = 10 * SECOND  # of candles, by default
-COMPARED: Final = 50  # records at the end of each partition
+COMPARED = 50  # records at the end of each partition
 REPORT_EVERY: Final = 1000  # rows
 
 
@@ -59,8 +60,8 @@ class History:
         self.rows = 0
         self.resumed = 0  # records that the log had already
         self.written = 0
-        self._newest = 0  # of the times of the ticks so far
-        self._next_clock = 0
+        self._newest: i64 = 0  # of the times of the ticks so far
+        self._next_clock: i64 = 0
         self._ours: list[int] = []  # the partitions that have a symbol of the import
         self._producer = producer
         self._codec = codec
@@ -109,11 +110,12 @@ class History:
     def _rows(self, rows: Sequence[Row]) -> None:
         self.rows += len(rows)
         for row in rows:
-            if isinstance(row, BadRow):
+            if not isinstance(row, (Quote, Trade)):
                 self._bad(row)
                 continue
-            if row.ts_recv > self._newest:
-                self._newest = row.ts_recv
+            recv: i64 = row.ts_recv
+            if recv > self._newest:
+                self._newest = recv
                 if self._newest >= self._next_clock:
                     second = self._newest // SECOND
                     self._next_clock = (second + 1) * SECOND

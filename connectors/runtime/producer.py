@@ -21,7 +21,7 @@ from schemas.codec import Codec
 from schemas.record import Candle, Clock, Link, Tick
 
 STALL_S: Final = 30.0
-QUEUE: Final = 100_000  # records not yet acknowledged
+QUEUE = 100_000  # records not yet acknowledged
 QUEUE_KB: Final = 64 << 10
 LINGER_MS: Final = 2
 POLL_EVERY: Final = 1000  # sends: a failed delivery is known this soon
