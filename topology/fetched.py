@@ -114,6 +114,7 @@ class Unpacked:
     def __init__(self, of: Any) -> None:
         """``of``: aiokafka's object, of which nothing has been taken yet; its batches let their bytes be seen."""
         self.next_fetch_offset: i64 = of.next_fetch_offset  # read by aiokafka: its position
+        of._records_iterator = None  # its own generator, and with it a cycle that would keep the fetch
         self._of = of
         self._batches = of._records
         self._data: bytes = bytes(of._records.data)

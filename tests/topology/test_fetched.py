@@ -1,6 +1,8 @@
 """Fetches taken apart, against aiokafka's own code: whatever the batches, the same records and positions."""
 
+import gc
 import struct
+import weakref
 from typing import Any
 
 import pytest
@@ -104,6 +106,20 @@ def test_a_batch_with_a_wrong_sum_is_not_passed_over() -> None:
     with pytest.raises(StopIteration):  # so that it is fetched again, from there
         next(ours)
     assert ours.next_fetch_offset == 1
+
+
+def test_a_fetch_that_has_been_given_out_is_gone_without_the_garbage_collector() -> None:
+    inner = PartitionRecords(TP, Batches(batch(0, [(b"k", b"v", [], 0)], 0, -1)), [], 0, None, None, True, 1)
+    gone = weakref.ref(inner)
+    ours = Unpacked(inner)
+    gc.disable()
+    try:
+        del inner
+        assert len(list(ours)) == 1
+        del ours
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_a_record_may_be_moved() -> None:
