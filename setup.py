@@ -1,4 +1,4 @@
-"""Compile the pure core and the codec with mypyc where a C compiler is present; plain Python otherwise.
+"""Compile with mypyc what is done for every record, where a C compiler is present; plain Python otherwise.
 
 The same source runs both ways and gives the same bytes; compiled it is about thirty times as fast.
 TICKLOOM_PURE=1 leaves it plain.

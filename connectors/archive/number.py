@@ -80,7 +80,7 @@ class Zone(dict[int, int]):
 
     def __missing__(self, quarter: int) -> int:
         naive = datetime(1970, 1, 1) + timedelta(minutes=15 * quarter)  # noqa: DTZ001 - local by intention
-        early, late = (naive.replace(tzinfo=self._zone, fold=fold) for fold in (0, 1))
+        early, late = [naive.replace(tzinfo=self._zone, fold=fold) for fold in (0, 1)]
         offset = early.utcoffset()
         if offset is None or offset != late.utcoffset():
             back = early.astimezone(UTC).astimezone(self._zone).replace(tzinfo=None)

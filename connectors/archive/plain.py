@@ -56,7 +56,7 @@ def parser(
     def quote(line: str) -> Quote:
         fields = split(line)
         at = time(fields[at_event])
-        bid_size, ask_size = (sizes[fields[i]] for i in at_sizes) if at_sizes else (0, 0)
+        bid_size, ask_size = [sizes[fields[i]] for i in at_sizes] if at_sizes else [0, 0]
         own = "" if at_id is None else fields[at_id]
         return Quote(symbol, source, at, at, prices[fields[at_bid]], prices[fields[at_ask]], bid_size, ask_size, own)
 

@@ -76,9 +76,8 @@ class History:
             since = {number: max(first, end - COMPARED) for number, (first, end) in bounds.items()}
             self._tail = {_place(message): message for message in log.read(producer.topic, since, self._there)}
             dead_letters = topics.named(topics.DEAD_LETTER.name, run)
-            self._bad_there = Counter(
-                message.partition() or 0 for message in log.whole(dead_letters) if _is_bad_row(message)
-            )
+            bad = [message.partition() or 0 for message in log.whole(dead_letters) if _is_bad_row(message)]
+            self._bad_there = Counter(bad)
 
     def write(
         self,
