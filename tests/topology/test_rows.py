@@ -85,9 +85,7 @@ def test_what_can_not_be_read_is_refused_with_its_reason_and_the_rest_is_read() 
         fetched("market.data.tick", 0, 1, 0, b"EURUSD", b"?", [("offset", b"8")]),
         fetched("market.data.tick", 0, 2, 0, b"EURUSD", CODEC.encode(quote)),
         fetched("market.data.tick", 0, 3, 0, b"EURUSD", CODEC.encode(quote), [("offset", b"%d" % 2**63)]),
-        fetched(
-            "market.data.tick", 0, 4, 0, b"NOBODY", CODEC.encode(Quote("NOBODY", "a", 1, 1, 5, 6)), [("offset", b"9")]
-        ),
+        fetched("market.data.tick", 0, 4, 0, b"NOBODY", nobody, [("offset", b"9")]),
     ]
     found = READER.read(records)
     assert found.ticks is not None
