@@ -156,12 +156,14 @@ BREAKAGES: Final = (
         (
             Edit(
                 "topology/storage/writer.py",
-                "            async with connection.transaction():\n                await self._copy(connection, blocks)\n",
+                "            async with connection.transaction():\n"
+                "                await self._copy(connection, blocks)\n",
                 "            early = [list(each) for each in zip(*offsets, strict=True)] or [[], []]\n"
                 "            await connection.execute(\n"
                 "                _PUT_OFFSETS, [self._run, self._group, *early, [*offsets.values()]]\n"
                 "            )\n"
-                "            async with connection.transaction():\n                await self._copy(connection, blocks)\n",
+                "            async with connection.transaction():\n"
+                "                await self._copy(connection, blocks)\n",
             ),
         ),
         "sink",
