@@ -37,8 +37,9 @@ SAVE_SECONDS: Final = 5.0  # in which every symbol's state is written
 SAVE_RECORDS: Final = 200_000  # or so many of the partition: what a crash repeats is a second's work
 SAVE_AT_ONCE: Final = 1_000  # states or so: a transaction may take 10 s
 CLOSE_S: Final = 5.0  # for the last state of a partition that is given up
-PACE: Final = {"exactly_once": 0.4, "at_least_once": 0.0}  # of the time between two commits that between two sends:
-PACE_S: Final = 0.05  # at most; each lane has a producer of its own, and a request costs Kafka more than its records
+#: The time between two sends, as a part of that between two commits: a request costs Kafka more than its records.
+PACE: Final = {"exactly_once": 0.4, "at_least_once": 0.0}
+PACE_S: Final = 0.05  # it is never longer
 
 SNAPPY: Final = 2  # aiokafka's lz4 works at level 9: a quarter of a worker's time
 TRANSACTIONAL: Final = 16
