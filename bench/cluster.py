@@ -19,6 +19,7 @@ SOURCES: Final = 4
 MILLION: Final = 1_000_000  # ticks a second, evenly over the symbols
 REPLICAS: Final = 3
 COMMIT_S: Final = COMMIT_SECONDS["exactly_once"]
+WRITTEN: Final = 5  # of them a partition writes in every commit: ticks, best prices, status, candles, state
 BUSY: Final = 0.5  # of a worker's core: it works off a backlog as fast again as more comes
 
 Row = tuple[str, ...]
@@ -95,7 +96,12 @@ def computed(of: Figures) -> list[Row]:
         ),
         ("workers, each half busy", f"{cores:.1f} / {BUSY:g}", f"{workers}"),
         ("Kafka's CPU, one replica", f"1 million x {of.kafka_us:g} us", f"{of.kafka_us:.1f} cores"),
-        ("transactions a second", f"{PARTITIONS} / {COMMIT_S:g} s", f"{PARTITIONS / COMMIT_S:,.0f}"),
+        ("transactions a second", f"{workers} / {COMMIT_S:g} s", f"{workers / COMMIT_S:,.0f}"),
+        (
+            "their batches and markers a second, each",
+            f"{PARTITIONS} x {WRITTEN} topics / {COMMIT_S:g} s",
+            f"{PARTITIONS * WRITTEN / COMMIT_S:,.0f}",
+        ),
         ("network, `market.raw`", f"1 million x {of.raw} bytes", _rate(MILLION * of.raw)),
         ("network, outputs", f"1 million x {of.out} bytes", _rate(MILLION * of.out)),
         ("network, changelog", f"{states:,.0f} x {of.state_kb:.1f} KB", _rate(changelog)),

@@ -143,13 +143,18 @@ def state_topic(run: str) -> str:
     return f"{app_id(run)}-symbols-changelog"
 
 
+def owners_topic(run: str) -> str:
+    """The claims of the workers (``owners.py``)."""
+    return f"{app_id(run)}-owners"
+
+
 def create_command(run: str) -> str:
     """What to type so that the topics of the run are as they should be."""
     return f"TICKLOOM_RUN={run} tickloom topics create" if run else "tickloom topics create"
 
 
 def plans(run: str) -> list[Plan]:
-    """Every topic of a run: those of the topic table, and the changelog of the state."""
+    """Every topic of a run: those of the topic table, the changelog of the state, and the claims of the workers."""
     stamped, kept = (COPIED, KEPT) if run.startswith(REPLAY) else (APPEND_TIME, {})
     rows = [
         Plan(
@@ -163,6 +168,8 @@ def plans(run: str) -> list[Plan]:
     ]
     doc = "the state of every symbol, from which a worker recovers"
     rows.append(Plan(state_topic(run), "symbol", doc, {"cleanup.policy": "compact"}, APPEND_TIME | CHANGELOG))
+    doc = "which worker may write what a partition gives"
+    rows.append(Plan(owners_topic(run), "worker", doc, {"cleanup.policy": "compact"}, APPEND_TIME | COMPACTION))
     return rows
 
 

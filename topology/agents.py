@@ -1,14 +1,16 @@
 """The agent over market.raw: a run of records in, one task and one lane a partition.
 
-Faust's agent drives everything: its event is a list of fetched records (``transport.py``). Acks are given by the
-lane, after delivery. A partition that is given up loses its state in memory; one that is taken over loads it from
+Faust's agent drives everything: its event is a list of fetched records (``transport.py``). Acks are given after
+delivery (``delivery.py``). A partition that is given up loses its state in memory; one that is taken over loads it from
 the recovered table.
 """
 
 import asyncio
 import logging
 import time
+import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Generic
 
 from aiokafka import AIOKafkaProducer
@@ -18,7 +20,8 @@ from faust.types import TP
 from schemas import topics
 from schemas.codec import Codec
 from schemas.record import Clock
-from topology.delivery import Lane, ProcessorT, end
+from topology.delivery import Delivery, Lane, ProcessorT, end
+from topology.owners import Owners
 from topology.table import ORIGIN, States, StateTable
 from topology.watch import Watch
 
@@ -42,6 +45,7 @@ class Tasks(Generic[ProcessorT]):
         *,
         task: Callable[[int], ProcessorT],
         producer: Callable[[str | None], AIOKafkaProducer],
+        owners: Owners,
         delivery: str,
         commit_seconds: float,
     ) -> None:
@@ -52,13 +56,17 @@ class Tasks(Generic[ProcessorT]):
         self._outputs = outputs
         self._task = task
         self._new_producer = producer
-        self._delivery = delivery
-        self._commit_seconds = commit_seconds
+        self._owners = owners
+        self._transactional = delivery == "exactly_once"
+        self._new_delivery = partial(Delivery, delivery=delivery, commit_seconds=commit_seconds)
         self._watch: Watch | None = None
         self._plain: AIOKafkaProducer | None = None
         self._started = asyncio.Event()
         self._room = asyncio.Event()
-        self._producers: dict[int, AIOKafkaProducer] = {}  # transactional ones
+        self._transactions: AIOKafkaProducer | None = None  # exactly once: of all partitions
+        self._id = ""  # of those transactions; one that was fenced does not come again
+        self._delivery: Delivery | None = None  # and what sends with it
+        self._claimed: set[int] = set()  # partitions
         self._fencing: asyncio.Future[Any] | None = None
         self._stopping = False
         self.lanes: dict[int, Lane[ProcessorT]] = {}
@@ -75,12 +83,9 @@ class Tasks(Generic[ProcessorT]):
 
         What an earlier owner has not committed is undone, and it can't commit any more.
         """
-        if self._delivery != "exactly_once":
+        if not self._transactional or not numbers:
             return
-        for number in numbers:
-            self._producers[number] = self._new_producer(f"{self._app.conf.id}-{number}")
-        starts = asyncio.gather(*(_connect(self._producers[number]) for number in numbers))
-        self._fencing = asyncio.ensure_future(asyncio.wait_for(starts, TRANSACTIONS_S))
+        self._fencing = asyncio.ensure_future(asyncio.wait_for(self._claim(numbers), TRANSACTIONS_S))
         try:
             await self._fencing
         except asyncio.CancelledError:
@@ -99,6 +104,24 @@ class Tasks(Generic[ProcessorT]):
             )
         except Exception as error:  # noqa: BLE001  aiokafka would log it, and the worker stand there without partitions
             end(f"the partitions can't be taken over: {error!r}")
+
+    async def _claim(self, numbers: set[int]) -> None:
+        if self._transactions is None:
+            self._id = f"{self._app.conf.id}-{uuid.uuid4().hex}"
+        self._claimed |= numbers
+        others = await asyncio.to_thread(self._owners.claim, self._id, numbers)
+        for other, claimed in others.items():
+            log.info("fencing %s, which has not given up partitions %s", other, sorted(claimed))
+            await _stop(await self._fence(other))
+            await asyncio.to_thread(self._owners.release, other, claimed)
+        if self._transactions is None:
+            self._transactions = await self._fence(self._id)
+
+    async def _fence(self, id: str) -> AIOKafkaProducer:
+        """Undo what is open under a transactional id; whoever has it can't commit any more. Give the one who can."""
+        producer = self._new_producer(id)
+        await _connect(producer)
+        return producer
 
     async def process(self, event: Any, records: list[Any]) -> None:
         """Apply one run of records to the task of its partition; returns as soon as more may come."""
@@ -123,20 +146,26 @@ class Tasks(Generic[ProcessorT]):
         for key, value in states.lend():
             task.load(key, value)
         log.info("partition %d: %d states loaded", number, count)
-        producer = self._producers.get(number, self._plain)
+        # exactly once nobody else can have written in between
+        wrote = (lambda end, _: states.reach(end)) if self._transactional else states.wrote
+        return Lane(task, self._delivery_for(), states.save, wrote)
+
+    def _delivery_for(self) -> Delivery:
+        """What is to send a new lane's records: exactly once one sends for all, in its transactions."""
+        if self._delivery is not None:
+            return self._delivery
+        producer = self._transactions if self._transactional else self._plain
         assert producer is not None
-        return Lane(
-            task,
+        delivery = self._new_delivery(
             producer,
             self._outputs,
             self._table.changelog_topic_name,
-            states.save,
-            states.wrote if self._delivery == "at_least_once" else lambda end, _: states.reach(end),  # nobody else can
             self._room.set,
-            delivery=self._delivery,
-            commit_seconds=self._commit_seconds,
             headers=[(ORIGIN, self._watch.raw.encode())] if self._watch else [],
         )
+        if self._transactional:
+            self._delivery = delivery
+        return delivery
 
     async def _check(self, number: int, states: States, watch: Watch) -> None:
         """End the worker where state and market.raw do not belong together."""
@@ -152,7 +181,7 @@ class Tasks(Generic[ProcessorT]):
             end(f"{self.raw}-{number} is processed up to {committed}, but {changelog} has no state: {watch.remedy}")
 
     def restart(self, number: int) -> int | None:
-        """The offset of market.raw from which on the saved state of a partition lacks something; None: nothing."""
+        """The offset of market.raw from which on the saved state of a partition lacks something; None: it has none."""
         try:
             return self._table.data.states(number).restart(number)
         except ValueError as error:
@@ -162,7 +191,7 @@ class Tasks(Generic[ProcessorT]):
     def hurry(self) -> None:
         """Commit everything at once: partitions are about to be given up."""
         for lane in self.lanes.values():
-            lane.hurry()
+            lane.delivery.hurry()
 
     async def close(self, numbers: set[int]) -> None:
         """Give partitions up: their state in memory is no longer ours.
@@ -172,22 +201,43 @@ class Tasks(Generic[ProcessorT]):
         the changelog knows their state. And they are read from the committed offset on again, which a task that was
         kept would have passed. The table gets what the task had, and reads on from there.
         """
-        await asyncio.gather(*(self._give_back(number) for number in numbers & self.lanes.keys()))
+        by_delivery: dict[Delivery, set[int]] = {}
+        for number in numbers & self.lanes.keys():
+            by_delivery.setdefault(self.lanes[number].delivery, set()).add(number)
+        saved = all(await asyncio.gather(*(self._give_back(*each) for each in by_delivery.items())))
         self._room.set()
-        producers = [self._producers.pop(number) for number in numbers & self._producers.keys()]
-        await asyncio.gather(*map(_stop, producers))
+        if not self.lanes:
+            self._delivery = None
+            await self._let_go(saved)
 
-    async def _give_back(self, number: int) -> None:
-        lane = self.lanes.pop(number)
-        states = self._table.data.states(number)
+    async def _give_back(self, delivery: Delivery, numbers: set[int]) -> bool:
+        lanes = [self.lanes.pop(number) for number in numbers]
         saved = False
         try:
-            saved = await lane.close()
+            saved = await delivery.close(numbers)
         finally:
-            if saved:
-                states.take_back(lane.task.states())
-            else:
-                states.forget()
+            for lane in lanes:
+                states = self._table.data.states(lane.task.number)
+                if saved:
+                    states.take_back(lane.task.states())
+                else:
+                    states.forget()
+        return saved
+
+    async def _let_go(self, saved: bool) -> None:
+        """Have nothing more to commit of any partition, and say so. Where Kafka is away those who come fence us."""
+        producer, self._transactions = self._transactions, None
+        if producer is None:
+            return
+        await _stop(producer)
+        claimed, self._claimed = self._claimed, set()
+        try:
+            async with asyncio.timeout(STOP_S):
+                if not saved:
+                    await _stop(await self._fence(self._id))
+                await asyncio.to_thread(self._owners.release, self._id, claimed)
+        except Exception as error:  # noqa: BLE001  whatever it is: the claims stand, and whoever reads them fences us
+            log.warning("partitions %s are not released: %r", sorted(claimed), error)
 
     async def tick(self, codec: Codec) -> None:
         """Put a clock record into every partition of market.raw that is ours."""
@@ -204,7 +254,7 @@ class Tasks(Generic[ProcessorT]):
         self._stopping = True
         if self._fencing is not None:
             self._fencing.cancel()  # the rebalance that waits for it would hold up the end
-        await self.close(self.lanes.keys() | self._producers.keys())
+        await self.close(set(self.lanes))
         if self._plain is not None:
             await _stop(self._plain)
 

@@ -27,6 +27,7 @@ from topology.disk import new_states
 from topology.explain import explain, known_errors
 from topology.loop import new_loop
 from topology.membership import Membership
+from topology.owners import Owners
 from topology.table import StateTable
 from topology.task import Task
 from topology.transport import SETTINGS
@@ -36,6 +37,7 @@ from topology.web.serving import serve_on
 
 CLOCK_SECONDS = 1.0
 TRANSACTION_TIMEOUT_MS = 10_000  # a dead worker's open transaction hides what is behind it for so long, at most
+SWITCH_S = 0.0005  # Python lets one thread keep another waiting for 5 ms: what was fetched would wait for what is sent
 BATCH_BYTES = 1 << 20  # of one produced batch, and the broker's own limit
 
 #: A topic's keys and values as they are.
@@ -56,7 +58,7 @@ class App(faust.App):
     membership: Membership | None = None
 
     def restart_offset(self, tp: TP) -> int | None:
-        """The offset at which reading must begin for the state that was recovered (`transport.py`); None: any."""
+        """The offset at which reading begins for the state that was recovered (`transport.py`); None: the group's."""
         return self.tickloom.restart(tp.partition) if tp.topic == self.tickloom.raw else None
 
     def on_rebalance_start(self) -> None:
@@ -119,6 +121,7 @@ def build(settings: Settings) -> App:
         [topics.named(topic.name, run) for topic in topics.TOPICS],
         task=lambda number: Task(number, instruments, codec),
         producer=partial(new_producer, config.aiokafka_options(settings)),
+        owners=Owners(settings.kafka, admin.owners_topic(run)),
         delivery=settings.delivery,
         commit_seconds=settings.commit_seconds or COMMIT_SECONDS[settings.delivery],
     )
@@ -182,7 +185,7 @@ def drive(app: App, source: Any, tasks: Tasks[Any]) -> None:
 
 
 def new_producer(kafka: dict[str, Any], transactional_id: str | None) -> AIOKafkaProducer:
-    """Make a producer for one lane, or with no id the one for all lanes that need no transactions.
+    """Make a producer of a transactional id, or with none the one for all that needs no transactions.
 
     ``kafka``: where it is and how to get in, as `config.aiokafka_options` gives it.
     """
@@ -231,6 +234,7 @@ def run_worker(settings: Settings) -> None:
 
 def run(app: App) -> None:
     """Run an application until SIGTERM or Ctrl-C."""
+    sys.setswitchinterval(SWITCH_S)
     gc.freeze()  # what is imported stays: no need to look at it again and again
     gc.set_threshold(50_000, 20, 50)  # records come and go by the thousand without a cycle among them
     worker = faust.Worker(app, loglevel="info", loop=new_loop())

@@ -46,7 +46,7 @@ Environment, or the same keys in tickloom.yaml (or where TICKLOOM_CONFIG points)
   TICKLOOM_DATA, TICKLOOM_STATE_STORE  a worker's files [.local/data]; memory or rocksdb
   TICKLOOM_INSTRUMENTS  your own instruments.yaml
   TICKLOOM_DELIVERY     exactly_once or at_least_once    [default: exactly_once]
-  TICKLOOM_COMMIT_SECONDS  of worker or sink  [0.05 or at least once 1; sink 0.1]
+  TICKLOOM_COMMIT_SECONDS  of worker or sink  [0.02 or at least once 1; sink 0.1]
   TICKLOOM_STANDBY      how many others hold a worker's state ready  [default: 0]
   TICKLOOM_SESSION_SECONDS  a worker so long silent is dead        [default: 6]
   TICKLOOM_WEB_HOST, TICKLOOM_WEB_PORT, TICKLOOM_SINK_WEB_PORT   [127.0.0.1:6066 and 6067]

@@ -1,16 +1,16 @@
-"""The way out of one partition: outputs at once, state and offset in the way that makes a crash harmless.
+"""The way out: outputs at once, state and offset in the way that makes a crash harmless.
 
-    exactly_once    outputs sent at once, in a transaction; every COMMIT seconds some symbols' state and, last, the
-                    partition's own record with the offset reached join it; committed -> acked
+    exactly_once    outputs of all partitions sent at once, in a transaction; every COMMIT seconds some symbols' state
+                    and, last, each partition's own record with the offset reached join it; committed -> acked
     at_least_once   outputs sent at once; every COMMIT seconds: outputs delivered -> the same state delivered, beside
-                    the next outputs -> acked
+                    the next outputs -> acked; each partition by itself
 
 The source offset is part of the state, so it is in the transaction. The state of a symbol is written every SAVE
 seconds only, as it is large and changes with every tick; the partition's own record says how far back the oldest is.
 After a crash reading begins there, and of what was processed before nothing is made again: it was delivered. A crash
 before that record is durable repeats records and gives the same outputs again: in a transaction the first ones were
-never visible. Any failed delivery ends the process: nothing unsafe is ever acked. So does a partition's transactional
-id that another worker has taken over.
+never visible. Any failed delivery ends the process: nothing unsafe is ever acked. So it does when another worker has
+taken a partition over (``owners.py``).
 """
 
 import asyncio
@@ -31,15 +31,13 @@ from aiokafka.structs import RecordMetadata, TopicPartition
 from topology.batch import Records, encode_headers
 from topology.processor import Processor
 
-COMMIT_SECONDS: Final = {"exactly_once": 0.05, "at_least_once": 1.0}
+COMMIT_SECONDS: Final = {"exactly_once": 0.02, "at_least_once": 1.0}
 COMMIT_RECORDS: Final = 50_000  # whichever comes first
 SAVE_SECONDS: Final = 5.0  # in which every symbol's state is written
 SAVE_RECORDS: Final = 200_000  # or so many of the partition: what a crash repeats is a second's work
 SAVE_AT_ONCE: Final = 1_000  # states or so: a transaction may take 10 s
 CLOSE_S: Final = 5.0  # for the last state of a partition that is given up
-#: The time between two sends, as a part of that between two commits: a request costs Kafka more than its records.
-PACE: Final = {"exactly_once": 0.4, "at_least_once": 0.0}
-PACE_S: Final = 0.05  # it is never longer
+PACE_S: Final = 0.05  # exactly once: the longest between two sends, as nobody sees anything before the commit
 
 SNAPPY: Final = 2  # aiokafka's lz4 works at level 9: a quarter of a worker's time
 TRANSACTIONAL: Final = 16
@@ -53,64 +51,93 @@ log = logging.getLogger(__name__)
 
 
 class Commit(NamedTuple):
-    """What becomes durable together."""
+    """What of a partition becomes durable together."""
 
+    lane: "Lane[Any]"
     state: list[tuple[bytes, bytes]]
     events: list[Any]  # to ack
 
 
 class Lane(Generic[ProcessorT]):
-    """Sends what one task makes and acks what is safe."""
+    """One partition: its task, and the events that wait until what the task made of them is safe."""
 
     def __init__(
         self,
         task: ProcessorT,
+        delivery: "Delivery",
+        saved: Callable[[bytes, bytes], None],
+        wrote: Callable[[int, int], None],
+    ) -> None:
+        """Let a delivery send what the task makes.
+
+        ``saved`` is told of every state record that is durable, ``wrote`` of the last offset of so many of them.
+        """
+        self.task = task
+        self.delivery = delivery
+        self.saved = saved
+        self.wrote = wrote
+        self.events: list[Any] = []  # Faust events to ack, in order
+        self.uncommitted = 0  # records
+        self.committing = False
+        delivery.lanes[task.number] = self
+
+    @property
+    def commit_age(self) -> float:
+        """Seconds since the last commit while something waits for the next; 0 where nothing does."""
+        return self.delivery.age if self.events else 0.0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all that the task made is safe, and its state is saved."""
+        return not (self.events or self.committing or self.task.waiting or self.task.unsaved)
+
+    def process(self, event: Any, records: list[Any]) -> None:
+        """Apply the records of one event."""
+        self.task.process(records)
+        self.events.append(event)
+        self.uncommitted += len(records)
+        records.clear()  # the event waits for its ack; what it brought need not
+        self.delivery.wake()
+
+
+class Delivery:
+    """Sends what the tasks of its lanes make and acks what is safe."""
+
+    def __init__(
+        self,
         producer: AIOKafkaProducer,
         topics: list[str],
         changelog: str,
-        saved: Callable[[bytes, bytes], None],
-        wrote: Callable[[int, int], None],
         took: Callable[[], None],
         *,
         delivery: str,
         commit_seconds: float,
         headers: list[tuple[str, bytes]],
     ) -> None:
-        """Begin to send. ``topics``: their names in the order of the task's outputs.
+        """Begin to send. ``topics``: their names in the order of the tasks' outputs.
 
-        ``saved`` is told of every state record that is durable, ``wrote`` of the last offset of so many of them,
-        ``took`` that the task's outputs have been taken. ``headers`` are those of every state record.
+        ``took`` is told that outputs have been taken. ``headers`` are those of every state record.
         """
-        self.task = task
+        self.lanes: dict[int, Lane[Any]] = {}
         self._producer = producer
         self._topics = topics
         self._changelog = changelog
-        self._usual: set[str] = set()  # topics of the last transaction
-        self._sent: set[str] = set()  # and of this one
-        self._saved = saved
-        self._wrote = wrote
+        self._usual: set[TopicPartition] = set()  # those of the last transaction
+        self._sent: set[TopicPartition] = set()  # and of this one
         self._took = took
         self._transactional = delivery == "exactly_once"
-        self._pace = min(PACE[delivery] * commit_seconds, PACE_S)
         self._commit_seconds = commit_seconds
         self._headers = encode_headers(headers)
-        self._events: list[Any] = []  # Faust events to ack, in order
-        self._delivered: Commit | None = None  # at least once: its outputs are delivered, its state is not yet
+        self._delivered: list[Commit] = []  # at least once: their outputs are delivered, their state is not yet
         self._wake = asyncio.Event()
+        self._turned = asyncio.Event()  # what has been sent is safe
         self._committed = time.monotonic()
-        self._uncommitted = 0  # records
         self._open = False  # a transaction
         self._hurry = False
-        self._closing = False
-        self._loop = asyncio.create_task(self._run(), name=f"lane-{task.number}")
+        self._loop = asyncio.create_task(self._run(), name="delivery")
 
     @property
-    def commit_age(self) -> float:
-        """Seconds since the last commit while something waits for the next; 0 where nothing does."""
-        return self._age if self._events else 0.0
-
-    @property
-    def _age(self) -> float:
+    def age(self) -> float:
         """Seconds since the last commit."""
         return time.monotonic() - self._committed
 
@@ -119,134 +146,163 @@ class Lane(Generic[ProcessorT]):
         """Whether it has stopped sending."""
         return self._loop.done()
 
-    def process(self, event: Any, records: list[Any]) -> None:
-        """Apply the records of one event."""
-        self.task.process(records)
-        self._events.append(event)
-        self._uncommitted += len(records)
-        records.clear()  # the event waits for its ack; what it brought need not
+    def wake(self) -> None:
+        """A task has made something."""
         self._wake.set()
 
     def hurry(self) -> None:
-        """Commit now and from now on at once: the partition is about to be given up."""
+        """Commit now and from now on at once: partitions are about to be given up."""
         self._hurry = True
         self._wake.set()
 
-    async def close(self) -> bool:
-        """Save what is not saved, and stop sending; say whether all is saved.
+    async def close(self, numbers: set[int]) -> bool:
+        """Save what is not saved of partitions, and let them go; say whether all is saved.
 
-        What is not acked by now will be processed again by whoever owns the partition next.
+        What is not acked by now will be processed again by whoever owns them next.
         """
-        if not self._events:
-            self._closing = True
-            self.hurry()
+        closing = [self.lanes[number] for number in numbers]
         try:
-            if self._closing:
-                await asyncio.wait([self._loop], timeout=CLOSE_S)
-            return self._loop.done()
+            if not any(lane.events for lane in closing):
+                self.hurry()
+                async with asyncio.timeout(CLOSE_S):
+                    while not all(lane.is_done for lane in closing) and not self.is_dead:
+                        await self._turned.wait()
+        except TimeoutError:
+            pass  # the caller is told
         finally:
-            self._loop.cancel()
-            await asyncio.gather(self._loop, return_exceptions=True)
+            for number in numbers:
+                del self.lanes[number]
+            self._hurry = False
+            saved = all(lane.is_done for lane in closing)
+            if self.lanes and not saved:
+                end(f"partitions {sorted(numbers)} were taken away with work unfinished")
+            if not self.lanes:
+                self._loop.cancel()
+                await asyncio.gather(self._loop, return_exceptions=True)
+        return saved
 
     async def _run(self) -> None:
         try:
-            while not self._closing or self._events or self._delivered or self.task.unsaved:
+            while True:
                 await self._wait()
                 await self._send()
+                self._turned.set()
+                self._turned.clear()
         except asyncio.CancelledError:
             raise
         except ProducerFenced:
-            end(f"partition {self.task.number}: this worker stood still; another has it, or its transaction timed out")
+            end(f"{self._name()}: this worker stood still; another has one of them, or its transaction timed out")
         except (OperationNotAttempted, UnknownTopicOrPartitionError):
-            end(f"partition {self.task.number}: a topic is missing: `tickloom topics check` says which")
+            end(f"{self._name()}: a topic is missing: `tickloom topics check` says which")
         except Exception:  # noqa: BLE001  whatever it is, going on could ack what is not safe
-            end(f"partition {self.task.number}: delivery failed", exc_info=True)
+            end(f"{self._name()}: delivery failed", exc_info=True)
+
+    def _name(self) -> str:
+        return f"partitions {', '.join(map(str, sorted(self.lanes)))}"
 
     async def _wait(self) -> None:
-        if self._pace and not self._hurry:
-            soon = self._commit_seconds - self._age if self._events else 0.0
-            await asyncio.sleep(soon if 0 < soon < 2 * self._pace else self._pace)  # none is sent just before a commit
-        if self.task.waiting == 0 and self._delivered is None and not self._is_due():
+        left = self._commit_seconds - self.age
+        if self._transactional and left > 0 and not self._hurry:
+            await asyncio.sleep(left if left < 2 * PACE_S else PACE_S)
+        if not self._delivered and not any(lane.task.waiting for lane in self.lanes.values()) and not self._is_due():
             self._wake.clear()
-            left = None
-            if self._events or self.task.unsaved:
-                left = (self._commit_seconds if self._events else SAVE_SECONDS) - self._age
+            limit = None
+            if self._has_events():
+                limit = self._commit_seconds - self.age
+            elif any(lane.task.unsaved for lane in self.lanes.values()):
+                limit = SAVE_SECONDS - self.age
             try:
-                await asyncio.wait_for(self._wake.wait(), left)
+                await asyncio.wait_for(self._wake.wait(), limit)
             except TimeoutError:
                 return
 
+    def _has_events(self) -> bool:
+        return any(lane.events for lane in self.lanes.values())
+
     def _is_due(self) -> bool:
-        if not self._events:  # no more has come, but a restart should not have to go over it again
-            return self.task.unsaved > 0 and (self._hurry or self._age >= SAVE_SECONDS)
-        return self._hurry or self._age >= self._commit_seconds or self._uncommitted >= COMMIT_RECORDS
+        lanes = self.lanes.values()
+        if not self._has_events():  # no more has come, but a restart should not have to go over it again
+            return any(lane.task.unsaved for lane in lanes) and (self._hurry or self.age >= SAVE_SECONDS)
+        many = any(lane.uncommitted >= COMMIT_RECORDS for lane in lanes)
+        return self._hurry or self.age >= self._commit_seconds or many
 
     async def _send(self) -> None:
         """Send what has been made, as late as possible; where it is time, commit all up to here."""
-        outputs = dict(zip(self._topics, self.task.take(), strict=True))
+        made = [
+            (topic, number, records)
+            for number, lane in self.lanes.items()
+            for topic, records in zip(self._topics, lane.task.take(), strict=True)
+        ]
         self._took()
-        commit, self._delivered = self._delivered, None
-        if commit is None and self._is_due():
-            commit = self._take_commit()
+        commits, self._delivered = self._delivered, []
+        if not commits and self._is_due():
+            commits = self._take_commits()
             if not self._transactional:  # the state goes with the next outputs: nobody waits for it
-                await self._deliver(outputs)
-                self._delivered = commit
+                await self._deliver(made)
+                self._delivered = commits
                 return
-        if commit is None:
-            await self._deliver(outputs)
-            return
-        changed = {self._changelog: Records()}
-        for key, value in commit.state:
-            changed[self._changelog].add(key, value, self._headers)
-        end = await self._deliver(outputs | changed)
-        if self._transactional:
+        for commit in commits:
+            states = Records()
+            for key, value in commit.state:
+                states.add(key, value, self._headers)
+            made.append((self._changelog, commit.lane.task.number, states))
+        ends = await self._deliver(made)
+        if commits and self._transactional:
             await self._producer.commit_transaction()
             self._open = False
             self._usual, self._sent = self._sent, set()
-        for key, value in commit.state:
-            self._saved(key, value)
-        self._wrote(end, len(commit.state))
-        for event in commit.events:
-            event.ack()
+        for commit in commits:
+            for key, value in commit.state:
+                commit.lane.saved(key, value)
+            commit.lane.wrote(ends[self._changelog, commit.lane.task.number], len(commit.state))
+            commit.lane.committing = False
+            for event in commit.events:
+                event.ack()
 
-    def _take_commit(self) -> Commit:
-        events, self._events = self._events, []
-        share = max(self._age / SAVE_SECONDS, self._uncommitted / SAVE_RECORDS)
-        share = min(1.0 if self._hurry else share, SAVE_AT_ONCE / max(1, self.task.unsaved))
-        self._uncommitted = 0
+    def _take_commits(self) -> list[Commit]:
+        lanes = [lane for lane in self.lanes.values() if lane.events or lane.task.unsaved]
+        most = SAVE_AT_ONCE / max(1, sum(lane.task.unsaved for lane in lanes))
+        commits = []
+        for lane in lanes:
+            share = max(self.age / SAVE_SECONDS, lane.uncommitted / SAVE_RECORDS)
+            commits.append(Commit(lane, lane.task.save(min(1.0 if self._hurry else share, most)), lane.events))
+            lane.events, lane.uncommitted, lane.committing = [], 0, True
         self._committed = time.monotonic()
-        return Commit(self.task.save(share), events)
+        return commits
 
-    async def _deliver(self, records: dict[str, Records]) -> int:
-        """Send records by topic, all at once, and wait until they are delivered; give the last offset of the last.
+    async def _deliver(self, made: list[tuple[str, int, Records]]) -> dict[tuple[str, int], int]:
+        """Send records by topic and partition, all at once, and wait until they are delivered; give the last offsets.
 
-        What goes to one topic arrives in its order or not at all: the partition's own record is never there before
+        What goes to one of these arrives in its order or not at all: a partition's own record is never there before
         the states of its symbols.
         """
-        self._sent.update(topic for topic, of_it in records.items() if len(of_it))
         batches = [
-            (topic, Batch(number, data, transactional=self._transactional))
-            for topic, of_it in records.items()
-            for number, data in of_it.batches()
+            (TopicPartition(topic, partition), Batch(number, data, transactional=self._transactional))
+            for topic, partition, records in made
+            for number, data in records.batches()
         ]
         if not batches:
-            return -1
+            return {}
+        self._sent.update(place for place, _ in batches)
         if self._transactional and not self._open:
             await self._begin()
-        send, number = self._producer.send_batch, self.task.number
+        send = self._producer.send_batch
         try:
-            futures = [await send(batch, topic, partition=number) for topic, batch in batches]
+            futures = [await send(batch, place.topic, partition=place.partition) for place, batch in batches]
         except IllegalOperation as error:  # the sender has ended the transaction meanwhile, and knows why
             raise self._producer._txn_manager.wait_for_transaction_end().exception() or error from None
         delivered: list[RecordMetadata] = await asyncio.gather(*futures)
-        return int(delivered[-1].offset + batches[-1][1].record_count() - 1)
+        return {
+            (place.topic, place.partition): int(at.offset + batch.record_count() - 1)
+            for (place, batch), at in zip(batches, delivered, strict=True)
+        }
 
     async def _begin(self) -> None:
         """Open a transaction; what the last one had is added in a single request, not topic by topic as it comes."""
         await self._producer.begin_transaction()
         self._open = True
-        for topic in self._usual:
-            self._producer._txn_manager.maybe_add_partition_to_txn(TopicPartition(topic, self.task.number))
+        for place in self._usual:
+            self._producer._txn_manager.maybe_add_partition_to_txn(place)
 
 
 def end(text: str, *, exc_info: bool = False) -> None:

@@ -52,11 +52,9 @@ class States:
         return -1 if value is None else applied_offset(value)
 
     def restart(self, number: int) -> int | None:
-        """The offset of market.raw from which on they lack some of what was processed; None: nothing."""
+        """The offset of market.raw from which on they lack something; None: there are none."""
         value = self.values.get(PARTITION_KEY + b"%d" % number)
-        if value is None or state_offset(value) == applied_offset(value):
-            return None
-        return state_offset(value) + 1
+        return None if value is None else state_offset(value) + 1
 
     def lend(self) -> Iterator[tuple[bytes, bytes]]:
         """Hand over all of them to a task; only the partition's own stays."""

@@ -345,7 +345,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Begin a span of every assigned partition that is not a changelog's; give the committed offsets.
 
-        Where the state that was recovered is older than the commit, reading begins at the state.
+        Where the state that was recovered is older than the commit, reading begins there: the commit isn't believed.
         """
         restart: Callable[[TP], int | None] = getattr(self.app, "restart_offset", lambda _tp: None)
         restarts = {tp: offset for tp in self.assignment() if (offset := restart(tp)) is not None}

@@ -18,6 +18,7 @@ from bench.peers.work import OUTPUTS, Work
 from topology.agents import Tasks
 from topology.app import BYTES, App, drive, new_producer, run
 from topology.delivery import COMMIT_SECONDS
+from topology.owners import Owners
 from topology.table import StateTable
 from topology.transport import SETTINGS
 
@@ -59,6 +60,7 @@ def build(broker: str, name: str, source: str, folder: str, delivery: str) -> Ap
         [f"peer-{output}-{name}" for output in OUTPUTS],
         task=Work,
         producer=partial(new_producer, {"bootstrap_servers": broker}),
+        owners=Owners(broker, f"peer-app-{name}-owners"),
         delivery=delivery,
         commit_seconds=COMMIT_SECONDS[delivery],
     )
@@ -71,15 +73,16 @@ def build(broker: str, name: str, source: str, folder: str, delivery: str) -> Ap
     return app
 
 
-def make_changelog(broker: str, name: str) -> None:
-    """Make the topic of the state; the peers' runner makes those of the outputs."""
-    topic = NewTopic(f"peer-app-{name}-state-changelog", PARTITIONS, 1, config={"cleanup.policy": "compact"})
-    client = AdminClient({"bootstrap.servers": broker})
-    client.create_topics([topic])[topic.topic].result()
+def make_topics(broker: str, name: str) -> None:
+    """Make those of the state and of the owners; the peers' runner makes those of the outputs."""
+    names = [f"peer-app-{name}-state-changelog", f"peer-app-{name}-owners"]
+    topics = [NewTopic(each, PARTITIONS, 1, config={"cleanup.policy": "compact"}) for each in names]
+    for made in AdminClient({"bootstrap.servers": broker}).create_topics(topics).values():
+        made.result()
 
 
 if __name__ == "__main__":
     broker, name, folder = os.environ["PEER_BROKER"], os.environ["PEER_RUN"], os.environ["PEER_STATE"]
     Path(folder).mkdir(parents=True, exist_ok=True)
-    make_changelog(broker, name)
+    make_topics(broker, name)
     run(build(broker, name, os.environ["PEER_INPUT"], folder, sys.argv[1]))

@@ -4,8 +4,10 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
+from topology.delivery import COMMIT_SECONDS
+
 TITLES: Final = {
-    "tickloom-eos": "**tickloom, exactly once** (0.1 s)",
+    "tickloom-eos": f"**tickloom, exactly once** ({COMMIT_SECONDS['exactly_once']:g} s)",
     "tickloom-alo": "**tickloom, at least once** (1 s)",
     "streams-rocksdb-eos": "Kafka Streams, RocksDB, exactly once (0.1 s)",
     "streams-rocksdb-eos-tuned": "Kafka Streams, exactly once, linger 5 ms, batch 256 KiB",

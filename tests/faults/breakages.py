@@ -48,14 +48,6 @@ class Breakage(msgspec.Struct, frozen=True):
             path.write_text(text.replace(edit.old, edit.new))
 
 
-ACK_AT_ONCE: Final = (
-    Edit(
-        "topology/delivery.py",
-        "        self._events.append(event)\n",
-        "        self._events.append(event)\n        event.ack()\n",
-    ),
-    Edit("topology/delivery.py", "        for event in commit.events:\n            event.ack()\n", ""),
-)
 NO_GUARD: Final = (
     Edit("topology/stages/partition.py", '        if offset <= self.offset:\n            return ""\n', ""),
     Edit("topology/stages/partition.py", '        if offset <= symbol.offset:\n            return ""\n', ""),
@@ -64,15 +56,6 @@ NO_GUARD: Final = (
 ACK_BATCH: Final = "            for taken in batch:\n                taken.event.ack()\n"
 
 BREAKAGES: Final = (
-    Breakage("ack before delivery", "what is acked is not read again", ACK_AT_ONCE, "kill", environment=SLOWLY),
-    Breakage(
-        "ack before delivery, at least once",
-        "what is acked is not read again",
-        ACK_AT_ONCE,
-        "kill",
-        "at_least_once",
-        SLOWLY,
-    ),
     Breakage("no guard", "what the state has applied is applied again", NO_GUARD, "kill", environment=SLOWLY),
     Breakage(
         "no guard, at least once",
@@ -106,15 +89,17 @@ BREAKAGES: Final = (
         (
             Edit(
                 "topology/delivery.py",
-                "        end = await self._deliver(outputs | changed)\n"
-                "        if self._transactional:\n"
-                "            await self._producer.commit_transaction()\n"
-                "            self._open = False\n",
-                "        end = await self._deliver(changed)\n"
-                "        if self._transactional:\n"
+                "        ends = await self._deliver(made)\n"
+                "        if commits and self._transactional:\n"
                 "            await self._producer.commit_transaction()\n"
                 "            self._open = False\n"
-                "            await self._deliver(outputs)\n",
+                "            self._usual, self._sent = self._sent, set()\n",
+                "        ends = await self._deliver([each for each in made if each[0] == self._changelog])\n"
+                "        if commits and self._transactional:\n"
+                "            await self._producer.commit_transaction()\n"
+                "            self._open = False\n"
+                "            self._usual, self._sent = self._sent, set()\n"
+                "        await self._deliver([each for each in made if each[0] != self._changelog])\n",
             ),
         ),
         "kill",
@@ -125,14 +110,15 @@ BREAKAGES: Final = (
         (
             Edit(
                 "topology/delivery.py",
-                "                await self._deliver(outputs)\n                self._delivered = commit\n",
-                "                early = Records()\n"
-                "                for key, value in commit.state:\n"
-                "                    early.add(key, value, self._headers)\n"
-                "                await self._deliver({self._changelog: early})\n"
+                "                await self._deliver(made)\n                self._delivered = commits\n",
+                "                for commit in commits:\n"
+                "                    early = Records()\n"
+                "                    for key, value in commit.state:\n"
+                "                        early.add(key, value, self._headers)\n"
+                "                    await self._deliver([(self._changelog, commit.lane.task.number, early)])\n"
                 "                await asyncio.sleep(0.5)\n"
-                "                await self._deliver(outputs)\n"
-                "                self._delivered = commit\n",
+                "                await self._deliver(made)\n"
+                "                self._delivered = commits\n",
             ),
         ),
         "kill",
@@ -144,8 +130,8 @@ BREAKAGES: Final = (
         (
             Edit(
                 "topology/agents.py",
-                'self._new_producer(f"{self._app.conf.id}-{number}")',
-                'self._new_producer(f"{self._app.conf.id}-{number}-{time.time_ns()}")',
+                "            await _stop(await self._fence(other))\n",
+                "            await asyncio.sleep(0)\n",
             ),
         ),
         "zombie",

@@ -35,19 +35,20 @@ def _ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agents, "AGAIN_S", 0.01)
 
 
-def fence(*producers: Producer) -> None:
-    waiting = list(producers)
+def fence(producer: Producer) -> None:
+    owners: Any = SimpleNamespace(claim=lambda _id, _numbers: {})
     tasks: Tasks[Any] = Tasks(
         SimpleNamespace(conf=SimpleNamespace(id="app")),
         SimpleNamespace(),  # type: ignore[arg-type]
         "market.raw",
         [],
         task=lambda _: None,
-        producer=lambda _: waiting.pop(0),
+        producer=lambda _: producer,
+        owners=owners,
         delivery="exactly_once",
         commit_seconds=0.1,
     )
-    asyncio.run(tasks.fence(set(range(len(producers)))))
+    asyncio.run(tasks.fence({0, 1}))
 
 
 def test_a_broker_that_does_not_answer_yet_is_asked_again() -> None:
@@ -59,7 +60,7 @@ def test_a_broker_that_does_not_answer_yet_is_asked_again() -> None:
 def test_whatever_else_goes_wrong_ends_the_worker() -> None:
     """aiokafka logs what its listener raises, and goes on as a member of the group."""
     with pytest.raises(EndedError, match="can't be taken over"):
-        fence(Producer(), Producer(ValueError("what nobody thought of")))
+        fence(Producer(ValueError("what nobody thought of")))
 
 
 def test_a_clock_record_that_was_given_up_ends_the_worker() -> None:

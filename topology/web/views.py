@@ -151,7 +151,7 @@ class Views:
 
     async def healthz(self, _request: Request) -> Reply:
         """200 while the event loop turns (else there is no answer at all) and every partition's outputs are sent."""
-        dead = [number for number, lane in sorted(self._tasks.lanes.items()) if lane.is_dead]
+        dead = [number for number, lane in sorted(self._tasks.lanes.items()) if lane.delivery.is_dead]
         if dead:
             return error_reply(
                 503, f"the delivery of partitions {', '.join(map(str, dead))} has stopped: restart the worker"
