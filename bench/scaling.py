@@ -26,6 +26,7 @@ from topology.fetched import Fetched, fetched
 from topology.task import Task
 
 SECOND: Final = 1_000_000_000
+MILLISECOND: Final = 1_000_000
 POINTS: Final = [(10, 4), (100, 4), (1_000, 4), (10_000, 4), (100, 1), (100, 16)]  # (symbols, sources of each)
 TICKS: Final = 200_000  # about as many are measured
 FULL: Final = 17 * 60  # seconds after which no window and no list of minutes grows any more
@@ -71,38 +72,37 @@ def point(symbols: int, sources: int) -> Point:
     """Measure one point, in this process."""
     names = [market.symbol(number) for number in range(symbols)]
     task = Task(0, {name: Instrument(name, "fx", 5, "always") for name in names}, Codec())
-    pairs = symbols * sources
-    turns = max(20, TICKS // pairs)  # seconds
+    pairs = [(name, source) for name in names for source in [f"source{number:02d}" for number in range(sources)]]
+    turns = max(20, TICKS // len(pairs))  # seconds
     gc.collect()
     before = _resident()
     # Slowly at first, so that all minutes are there, then a tick a second.
-    for batch in _batches(names, sources, 60, FULL / 60, market.START):
+    for batch in _batches(names, pairs, 60, FULL / 60, market.START):
         task.process(batch)
         task.take()
     gc.collect()
     memory = _resident() - before
     saved = dict(task.save(1.0))
     spent, outputs = 0.0, 0
-    for batch in _batches(names, sources, turns, 1.0, market.START + FULL * SECOND):
+    for batch in _batches(names, pairs, turns, 1.0, market.START + FULL * SECOND):
         begun = time.process_time()
         task.process(batch)
         spent += time.process_time() - begun
         outputs += sum(map(len, task.take()))
-    ticks = pairs * turns
+    ticks = len(pairs) * turns
     begun = time.process_time()
     state = task.save(1.0)
     saving = time.process_time() - begun
     saved.update(state)
     size = sum(map(len, saved.values()))
     rates = spent / ticks * 1e6, outputs / ticks, saving / symbols * 1e6
-    return Point(symbols, sources, *rates, size / pairs, memory / pairs)
+    return Point(symbols, sources, *rates, size / len(pairs), memory / len(pairs))
 
 
 def _batches(
-    names: list[str], sources: int, turns: int, every_s: float, start: int, at_once: int = 1_000
+    names: list[str], pairs: list[tuple[str, str]], turns: int, every_s: float, start: int, at_once: int = 1_000
 ) -> Iterator[list[Fetched]]:
     rng, codec = random.Random(7), Codec()
-    pairs = [(name, f"source{number:02d}") for name in names for number in range(sources)]
     mids = dict.fromkeys(names, 110_000)
     step = int(every_s * SECOND / len(pairs))
     batch: list[Fetched] = []
@@ -114,8 +114,9 @@ def _batches(
             mids[name] += rng.randrange(-2, 3)
             bid = mids[name] - rng.randrange(3, 6)
             sizes = rng.randrange(1, 100) * 10_000, rng.randrange(1, 100) * 10_000
-            quote = Quote(name, source, now - 3_000_000, now, bid, bid + 8, *sizes, "", offset)
-            batch.append(fetched(topics.RAW.name, 0, offset, now // 1_000_000, name.encode(), codec.encode(quote)))
+            event = (now // MILLISECOND - 3) * MILLISECOND  # most brokers tell no more
+            quote = Quote(name, source, event, now, bid, bid + 8, *sizes, "", offset)
+            batch.append(fetched(topics.RAW.name, 0, offset, now // MILLISECOND, name.encode(), codec.encode(quote)))
             if len(batch) == at_once:
                 yield batch
                 batch = []

@@ -42,7 +42,7 @@ def test_a_window_knows_its_median_and_the_median_deviation(mids: list[int], sav
         last = mids[max(0, number - 49) : number + 1]
         median = sorted(last)[len(last) // 2]
         assert window.median() == ordered.median() == median
-        assert mad(ordered.ordered) == sorted(abs(each - median) for each in last)[len(last) // 2]
+        assert mad(ordered) == sorted(abs(each - median) for each in last)[len(last) // 2]
         if number in saved:
             window, ordered = loaded(window), loaded(ordered)
 

@@ -14,7 +14,8 @@ matter. Exact rules: docs/stages.md.
 from typing import Final
 
 from librt.strings import BytesWriter
-from mypy_extensions import i64, mypyc_attr
+from librt.vecs import extend, vec
+from mypy_extensions import i64, mypyc_attr, u8
 
 from schemas import flags
 from schemas.avro import Cursor, put_bytes, put_long
@@ -76,8 +77,8 @@ class Candles:
         self.grace_ns: i64 = rules.grace_ns
         self.provisional_ns: i64 = rules.provisional_ns
         self.minutes: list[Minute] = []  # open, or reopened by a late tick
-        self.closed = b""  # packed, one behind the other
-        self.newest: i64 = 0  # start of the last of those
+        self.closed = vec[u8]()  # packed, one behind the other
+        self.newest: i64 = 0  # start of the last of those; 0: there are none
         self.watermark: i64 = 0
         self.first: i64 = 0  # when the source was first heard of
         self.pending_end: i64 = NEVER  # the end of the oldest minute that is not final
@@ -177,13 +178,13 @@ def _reopened(state: Candles, start: i64) -> Minute | None:
         return None
     found: Minute | None = None
     others: list[Minute] = []
-    for minute in _unpacked(state.closed):
+    for minute in _unpacked(bytes(state.closed)):
         if minute.start == start:
             found = minute
         else:
             others.append(minute)
     if found is not None:
-        state.closed = _packed(others)
+        _keep(state, others)
     return found
 
 
@@ -194,11 +195,17 @@ def _close(state: Candles) -> None:
         if minute.revision < 0:
             still_open.append(minute)
         elif minute.start > state.newest:
-            state.closed += _packed([minute])
+            packed = _packed([minute], state.newest)
+            state.closed = extend(state.closed, packed) if len(state.closed) > 0 else _stored(packed)
             state.newest = minute.start
         else:
-            state.closed = _packed(sorted([*_unpacked(state.closed), minute], key=_start_of))
+            _keep(state, sorted([*_unpacked(bytes(state.closed)), minute], key=_start_of))
     state.minutes = still_open
+
+
+def _keep(state: Candles, closed: list[Minute]) -> None:
+    state.closed = _stored(_packed(closed, 0))
+    state.newest = closed[-1].start if closed else 0
 
 
 def _start_of(minute: Minute) -> i64:
@@ -207,15 +214,18 @@ def _start_of(minute: Minute) -> i64:
 
 def _forget(state: Candles, now: i64) -> None:
     """Let go of what can no longer be revised: from the oldest, which must be final, on."""
-    if not state.closed or _start_in(Cursor(state.closed, 0)) + MINUTE + KEPT_NS >= now:
+    if len(state.closed) == 0:
         return
-    minutes = _unpacked(state.closed)
+    packed = bytes(state.closed)
+    if _start_in(Cursor(packed, 0)) + MINUTE + KEPT_NS >= now:
+        return
+    minutes = _unpacked(packed)
     while minutes:
         start = minutes[0].start
         if start + MINUTE + KEPT_NS >= now or state.minutes[0].start < start:
             break
         minutes.pop(0)
-    state.closed = _packed(minutes)
+    _keep(state, minutes)
 
 
 def _folded(state: Candles, minute: Minute, now: i64, event: i64) -> list[Candle]:
@@ -317,8 +327,8 @@ def _row(state: Candles, m: Minute, revision: i64) -> Candle:
     )  # fmt: skip
 
 
-# Closed minutes lie packed: of 18, one is at work. Of a number only what differs from one near it is kept, of a minute
-# without quotes or without trades nothing about those.
+# Closed minutes lie packed: of 18, one is at work. Of a number only what differs from one near it is kept, of its start
+# how long it is after that of the minute before it, of a minute without quotes or without trades nothing about those.
 
 CHANGED: Final = 1
 BACKFILLED: Final = 2
@@ -326,18 +336,28 @@ PARTIAL: Final = 4
 QUOTED: Final = 8
 TRADED: Final = 16
 UNEVEN: Final = 32  # a fetched candle may begin within a minute
-MARKS: Final = 64  # how many there may be; the revision stands above them
+MIDWAY: Final = 64  # its mids are those between its bids and asks, as they are while the spread stays
+MILLISECONDS: Final = 128  # the times of its ticks are whole ones, as most sources tell no more
+ROOM: Final = 480  # bytes for the closed minutes of a source, which need no more as a rule: they need not move then
+MARKS: Final = 256  # how many there may be; the revision stands above them
+MS: Final = 1_000_000
 LARGE: Final = i64(2**58)  # larger prices, as a fetched candle may have, don't give a mid of 64 bits
 
 
-def _packed(minutes: list[Minute]) -> bytes:
+def _stored(packed: bytes) -> vec[u8]:
+    return extend(vec[u8](capacity=ROOM), packed) if packed else vec[u8]()
+
+
+def _packed(minutes: list[Minute], before: i64) -> bytes:
+    """Minutes that are to lie behind one with the start ``before``; 0: behind none."""
     out = BytesWriter()
     for minute in minutes:
-        _pack(out, minute)
+        _pack(out, minute, before)
+        before = minute.start
     return out.getvalue()
 
 
-def _pack(out: BytesWriter, m: Minute) -> None:
+def _pack(out: BytesWriter, m: Minute, before: i64) -> None:
     marks: i64 = CHANGED if m.changed else 0
     if m.backfilled:
         marks |= BACKFILLED
@@ -349,8 +369,14 @@ def _pack(out: BytesWriter, m: Minute) -> None:
         marks |= TRADED
     if m.start % MINUTE != 0:
         marks |= UNEVEN
+    if _is_midway(m):
+        marks |= MIDWAY
+    unit: i64 = 1
+    if _is_in_milliseconds(m):
+        marks |= MILLISECONDS
+        unit = MS
     put_long(out, m.revision * MARKS + marks)
-    put_long(out, m.start if marks & UNEVEN else m.start // MINUTE)
+    put_long(out, m.start - before if marks & UNEVEN else m.start // MINUTE - before // MINUTE)
     if marks & QUOTED:
         put_long(out, m.ticks)
         _put_prices(out, m.bid_open, m.bid_high, m.bid_low, m.bid_close)
@@ -358,16 +384,26 @@ def _pack(out: BytesWriter, m: Minute) -> None:
         put_long(out, m.ask_high ^ m.bid_high)
         put_long(out, m.ask_low ^ m.bid_low)
         put_long(out, m.ask_close ^ m.bid_close)
-        put_long(out, m.mid_open ^ _middle(m.bid_open, m.ask_open))
-        put_long(out, m.mid_high ^ _middle(m.bid_high, m.ask_high))
-        put_long(out, m.mid_low ^ _middle(m.bid_low, m.ask_low))
-        put_long(out, m.mid_close ^ _middle(m.bid_close, m.ask_close))
-        _put_keys(out, m.start, m.quote_first, m.quote_last)
+        if not marks & MIDWAY:
+            put_long(out, m.mid_open ^ _middle(m.bid_open, m.ask_open))
+            put_long(out, m.mid_high ^ _middle(m.bid_high, m.ask_high))
+            put_long(out, m.mid_low ^ _middle(m.bid_low, m.ask_low))
+            put_long(out, m.mid_close ^ _middle(m.bid_close, m.ask_close))
+        _put_keys(out, m.start, unit, m.quote_first, m.quote_last)
     if marks & TRADED:
         put_long(out, m.trades)
         put_long(out, m.volume)
         _put_prices(out, m.open, m.high, m.low, m.close)
-        _put_keys(out, m.start, m.trade_first, m.trade_last)
+        _put_keys(out, m.start, unit, m.trade_first, m.trade_last)
+
+
+def _is_midway(m: Minute) -> bool:
+    return (
+        m.mid_open == _middle(m.bid_open, m.ask_open)
+        and m.mid_high == _middle(m.bid_high, m.ask_high)
+        and m.mid_low == _middle(m.bid_low, m.ask_low)
+        and m.mid_close == _middle(m.bid_close, m.ask_close)
+    )
 
 
 def _put_prices(out: BytesWriter, open: i64, high: i64, low: i64, close: i64) -> None:
@@ -377,10 +413,22 @@ def _put_prices(out: BytesWriter, open: i64, high: i64, low: i64, close: i64) ->
     put_long(out, close ^ open)
 
 
-def _put_keys(out: BytesWriter, start: i64, first: Key, last: Key) -> None:
-    put_long(out, first[0] - start)
+def _is_in_milliseconds(m: Minute) -> bool:
+    return _are_in_milliseconds(m.start, m.quote_first, m.quote_last) and _are_in_milliseconds(
+        m.start, m.trade_first, m.trade_last
+    )
+
+
+def _are_in_milliseconds(start: i64, first: Key, last: Key) -> bool:
+    if last[0] == 0:  # there are none
+        return True
+    return (first[0] - start) % MS == 0 and (last[0] - start) % MS == 0
+
+
+def _put_keys(out: BytesWriter, start: i64, unit: i64, first: Key, last: Key) -> None:
+    put_long(out, (first[0] - start) // unit)
     put_long(out, first[1])
-    put_long(out, last[0] - first[0])
+    put_long(out, (last[0] - first[0]) // unit)
     put_long(out, last[1] ^ first[1])
 
 
@@ -399,17 +447,19 @@ def _start_in(cursor: Cursor) -> i64:
 def _unpacked(packed: bytes) -> list[Minute]:
     cursor = Cursor(packed, 0)
     minutes: list[Minute] = []
+    before: i64 = 0
     while cursor.at < len(packed):
-        minutes.append(_unpack(cursor))
+        minutes.append(_unpack(cursor, before))
+        before = minutes[-1].start
     return minutes
 
 
-def _unpack(c: Cursor) -> Minute:
+def _unpack(c: Cursor, before: i64) -> Minute:
     marks = c.long()
-    start = c.long()
-    if not marks & UNEVEN:
-        start *= MINUTE
+    after = c.long()
+    start: i64 = before + after if marks & UNEVEN else (before // MINUTE + after) * MINUTE
     m = Minute(start)
+    unit: i64 = MS if marks & MILLISECONDS else 1
     m.revision = marks // MARKS
     m.changed = marks & CHANGED != 0
     m.backfilled = marks & BACKFILLED != 0
@@ -424,12 +474,17 @@ def _unpack(c: Cursor) -> Minute:
         m.ask_high = c.long() ^ m.bid_high
         m.ask_low = c.long() ^ m.bid_low
         m.ask_close = c.long() ^ m.bid_close
-        m.mid_open = c.long() ^ _middle(m.bid_open, m.ask_open)
-        m.mid_high = c.long() ^ _middle(m.bid_high, m.ask_high)
-        m.mid_low = c.long() ^ _middle(m.bid_low, m.ask_low)
-        m.mid_close = c.long() ^ _middle(m.bid_close, m.ask_close)
-        m.quote_first = (c.long() + start, c.long())
-        m.quote_last = (c.long() + m.quote_first[0], c.long() ^ m.quote_first[1])
+        m.mid_open = _middle(m.bid_open, m.ask_open)
+        m.mid_high = _middle(m.bid_high, m.ask_high)
+        m.mid_low = _middle(m.bid_low, m.ask_low)
+        m.mid_close = _middle(m.bid_close, m.ask_close)
+        if not marks & MIDWAY:
+            m.mid_open ^= c.long()
+            m.mid_high ^= c.long()
+            m.mid_low ^= c.long()
+            m.mid_close ^= c.long()
+        m.quote_first = (c.long() * unit + start, c.long())
+        m.quote_last = (c.long() * unit + m.quote_first[0], c.long() ^ m.quote_first[1])
     if marks & TRADED:
         m.trades = c.long()
         m.volume = c.long()
@@ -437,16 +492,16 @@ def _unpack(c: Cursor) -> Minute:
         m.high = c.long() ^ m.open
         m.low = c.long() ^ m.open
         m.close = c.long() ^ m.open
-        m.trade_first = (c.long() + start, c.long())
-        m.trade_last = (c.long() + m.trade_first[0], c.long() ^ m.trade_first[1])
+        m.trade_first = (c.long() * unit + start, c.long())
+        m.trade_last = (c.long() * unit + m.trade_first[0], c.long() ^ m.trade_first[1])
     return m
 
 
 def dump(state: Candles, out: BytesWriter) -> None:
     """Append the state."""
-    put_bytes(out, state.closed)
+    put_bytes(out, bytes(state.closed))
     put_long(out, state.newest)
-    put_bytes(out, _packed(state.minutes))
+    put_bytes(out, _packed(state.minutes, 0))
     put_long(out, state.watermark)
     put_long(out, state.first)
     put_long(out, state.pending_end)
@@ -455,7 +510,7 @@ def dump(state: Candles, out: BytesWriter) -> None:
 
 def load(state: Candles, cursor: Cursor) -> None:
     """Take over what dump() gave."""
-    state.closed = cursor.octets()
+    state.closed = _stored(cursor.octets())
     state.newest = cursor.long()
     state.minutes = _unpacked(cursor.octets())
     state.watermark = cursor.long()

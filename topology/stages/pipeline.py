@@ -25,7 +25,7 @@ from topology.stages.validity import Bounds, Refusal
 
 REPORT_NS: Final = 10_000_000_000
 MAX_SOURCES: Final = 64  # of one symbol: its state must stay bounded
-VERSION: Final = 3  # of the dumped state
+VERSION: Final = 4  # of the dumped state
 
 
 @final

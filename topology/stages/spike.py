@@ -17,7 +17,7 @@ from typing import Final
 
 from librt.strings import BytesWriter
 from librt.vecs import append, vec
-from mypy_extensions import i64, mypyc_attr
+from mypy_extensions import i32, i64, mypyc_attr, u8
 
 from schemas.avro import Cursor, put_boolean, put_long, put_tick
 from schemas.instrument import Rules
@@ -28,6 +28,7 @@ WINDOW: Final = 50
 ENOUGH: Final = 5  # below this many nothing is judged
 CONFIRM: Final = 4  # the first held and three that agree
 RESEED_NS: Final = 600_000_000_000
+MOST: Final = 2**31 - 1  # that four bytes hold
 
 HOLD: Final = 1
 RETURNED: Final = 2  # the held ones were spikes; accept this one
@@ -51,40 +52,69 @@ NOTHING: Final[list[Held]] = []  # what nearly all hold
 
 @mypyc_attr(acyclic=True)
 class Window:
-    """The last 50 numbers, in order of arrival."""
+    """The last 50 numbers, in order of arrival: in four bytes each, while all of them fit."""
 
     def __init__(self) -> None:
-        self.ring = vec[i64](capacity=WINDOW)
-        self.at: i64 = 0  # of the oldest, once the window is full
+        self.count: i64 = 0
+        self.at: i64 = 0  # place of the oldest, once the window is full
+        self.narrow = vec[i32](capacity=WINDOW)
+        self.wide = vec[i64]()
+        self.is_wide = False
 
-    def add(self, value: i64) -> None:
-        """Take a number in; the oldest leaves."""
-        if len(self.ring) < WINDOW:
-            self.ring = append(self.ring, value)
+    def get(self, place: i64) -> i64:
+        """The number at a place."""
+        return self.wide[place] if self.is_wide else i64(self.narrow[place])
+
+    def add(self, value: i64) -> i64:
+        """Take a number in, and give its place; the oldest leaves."""
+        if not self.is_wide and (value > MOST or value < -MOST):
+            self._widen()
+        place: i64 = self.count
+        if place == WINDOW:
+            place = self.at
+            self.at = place + 1 if place < WINDOW - 1 else 0
+            if self.is_wide:
+                self.wide[place] = value
+            else:
+                self.narrow[place] = i32(value)
+            return place
+        self.count = place + 1
+        if self.is_wide:
+            self.wide = append(self.wide, value)
         else:
-            at: i64 = self.at
-            self.ring[at] = value
-            self.at = at + 1 if at < WINDOW - 1 else 0
+            self.narrow = append(self.narrow, i32(value))
+        return place
+
+    def _widen(self) -> None:
+        wide = vec[i64](capacity=WINDOW)
+        for value in self.narrow:
+            wide = append(wide, i64(value))
+        self.wide = wide
+        self.narrow = vec[i32]()
+        self.is_wide = True
 
     def median(self) -> i64:
         """The middle number; 0 where there is none."""
-        ordered = sorted(self.ring)
-        return ordered[len(ordered) // 2] if ordered else 0
+        if self.count == 0:
+            return 0
+        ordered = sorted([self.get(place) for place in range(self.count)])
+        return ordered[self.count // 2]
 
     def clear(self) -> None:
         """Forget all."""
-        self.ring = vec[i64](capacity=WINDOW)
+        self.count = 0
         self.at = 0
+        self.narrow = vec[i32](capacity=WINDOW)
+        self.wide = vec[i64]()
+        self.is_wide = False
 
     def dump(self, out: BytesWriter) -> None:
         """Append the numbers in order of arrival, each as what differs from the one before."""
-        ring = self.ring
-        n: i64 = len(ring)
-        put_long(out, n)
+        put_long(out, self.count)
         before: i64 = 0
         i: i64 = 0
-        while i < n:
-            value = ring[(self.at + i) % n]
+        while i < self.count:
+            value = self.get((self.at + i) % self.count)
             put_long(out, value ^ before)
             before = value
             i += 1
@@ -100,37 +130,50 @@ class Window:
 
 @mypyc_attr(acyclic=True)
 class Ordered(Window):
-    """The same, and in order of size, for what is asked at every tick."""
+    """The same, and their places in order of size, for what is asked at every tick."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.ordered = vec[i64](capacity=WINDOW)
+        self.places = vec[u8](capacity=WINDOW)
 
-    def add(self, value: i64) -> None:
-        """Take a number in; the oldest leaves."""
-        n: i64 = len(self.ring)
-        if n < WINDOW:
-            self.ring = append(self.ring, value)
-            self.ordered = append(self.ordered, value)
-            move(self.ordered, n, value)
+    def add(self, value: i64) -> i64:
+        """Take a number in, and give its place; the oldest leaves."""
+        place = super().add(value)
+        rank: i64 = 0
+        if len(self.places) < self.count:
+            rank = place
+            self.places = append(self.places, u8(place))
         else:
-            at: i64 = self.at
-            place = position(self.ordered, self.ring[at])
-            self.ring[at] = value
-            self.at = at + 1 if at < WINDOW - 1 else 0
-            move(self.ordered, place, value)
+            while i64(self.places[rank]) != place:
+                rank += 1
+        self._move(rank, value)
+        return place
+
+    def _move(self, rank: i64, value: i64) -> None:
+        """Put the place of a number that has changed where it belongs by its size."""
+        places = self.places
+        place = places[rank]
+        last: i64 = self.count - 1
+        while rank > 0 and self.ranked(rank - 1) > value:
+            places[rank] = places[rank - 1]
+            rank -= 1
+        while rank < last and self.ranked(rank + 1) < value:
+            places[rank] = places[rank + 1]
+            rank += 1
+        places[rank] = place
+
+    def ranked(self, rank: i64) -> i64:
+        """The number of this rank: 0 is the smallest."""
+        return self.get(i64(self.places[rank]))
 
     def median(self) -> i64:
         """The middle number; 0 where there is none."""
-        n: i64 = len(self.ordered)
-        if n == 0:
-            return 0
-        return self.ordered[n // 2]
+        return self.ranked(self.count // 2) if self.count > 0 else 0
 
     def clear(self) -> None:
         """Forget all."""
         super().clear()
-        self.ordered = vec[i64](capacity=WINDOW)
+        self.places = vec[u8](capacity=WINDOW)
 
 
 @mypyc_attr(acyclic=True)
@@ -184,51 +227,26 @@ class Spike:
         self.reseed = cursor.boolean()
 
 
-def move(ordered: vec[i64], place: i64, value: i64) -> None:
-    """Put ``value`` in its order instead of the number at ``place``, which leaves."""
-    last: i64 = len(ordered) - 1
-    while place > 0 and ordered[place - 1] > value:
-        ordered[place] = ordered[place - 1]
-        place -= 1
-    while place < last and ordered[place + 1] < value:
-        ordered[place] = ordered[place + 1]
-        place += 1
-    ordered[place] = value
-
-
-def position(ordered: vec[i64], value: i64) -> i64:
-    """Where ``value`` stands in sorted numbers."""
-    low: i64 = 0
-    high: i64 = len(ordered)
-    while low < high:
-        middle = (low + high) // 2
-        if ordered[middle] < value:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
 def band(state: Spike) -> i64:
     """How far from the median a mid may be, in mid units."""
-    widest = max(state.floor, state.mads * mad(state.mids.ordered))
+    widest = max(state.floor, state.mads * mad(state.mids))
     return max(widest, state.spreads * state.widths.median())
 
 
-def mad(ordered: vec[i64]) -> i64:
-    """The median absolute deviation of sorted numbers: a walk outwards from the median, nearest first."""
-    n: i64 = len(ordered)
+def mad(window: Ordered) -> i64:
+    """The median absolute deviation of its numbers: a walk outwards from the median, nearest first."""
+    n: i64 = window.count
     right: i64 = n // 2
     left: i64 = right - 1
-    median: i64 = ordered[right]
+    median: i64 = window.ranked(right)
     deviation: i64 = 0
     taken: i64 = 0
     while taken <= n // 2:
-        if left < 0 or (right < n and ordered[right] - median <= median - ordered[left]):
-            deviation = ordered[right] - median
+        if left < 0 or (right < n and window.ranked(right) - median <= median - window.ranked(left)):
+            deviation = window.ranked(right) - median
             right += 1
         else:
-            deviation = median - ordered[left]
+            deviation = median - window.ranked(left)
             left -= 1
         taken += 1
     return deviation
@@ -237,10 +255,10 @@ def mad(ordered: vec[i64]) -> i64:
 def inside(state: Spike, x: i64) -> bool:
     """Whether a mid is near its source's recent past: within the band, of which most ticks need to know one part."""
     mids = state.mids
-    if len(mids.ring) < ENOUGH:
+    if mids.count < ENOUGH:
         return True
     distance: i64 = apart(x, mids.median())
-    if distance <= state.floor or distance <= state.mads * mad(mids.ordered):
+    if distance <= state.floor or distance <= state.mads * mad(mids):
         return True
     return distance <= state.spreads * state.widths.median()
 
@@ -249,7 +267,7 @@ def must_reseed(state: Spike, recv: i64) -> bool:
     """Whether the past no longer says anything about now."""
     if not state.reseed and recv - state.last_recv <= RESEED_NS:
         return False
-    return len(state.mids.ring) > 0 or bool(state.held)
+    return state.mids.count > 0 or bool(state.held)
 
 
 def is_third_level(state: Spike, x: i64) -> bool:
