@@ -31,7 +31,7 @@ from topology import admin
 from topology.config import DELIVERIES
 
 RATE: Final = 5_000
-WARM_S: Final = 10.0
+WARM_S: Final = 20.0  # for Java to have compiled what Kafka does at this rate
 MEASURED_S: Final = 20.0
 PATIENCE_S: Final = 30.0  # for what is still under way when the feeder has ended
 SYMBOLS: Final = 100
