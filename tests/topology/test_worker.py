@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.coordination import FindCoordinatorRequest
+from confluent_kafka import Consumer, TopicPartition
 
 from deploy.local import Stack
 from schemas import flags, topics
 from schemas.record import replace
 from tests.market import market
-from tests.topology.processes import Process, assert_as_expected, produce, read, wait_for_no_lag, written
+from tests.topology.processes import PARTITIONS, Process, assert_as_expected, produce, read, wait_for_no_lag, written
 from topology import admin
 from topology.app import new_producer
 from topology.task import applied_offset, state_offset
@@ -57,6 +58,39 @@ def test_a_worker_writes_what_the_driver_says(stack: Stack, run: str, workers: W
     wait_for_no_lag(stack.broker, run, workers)
     assert worker.stop() == 0
     assert_as_expected(stack.broker, run, exactly=True)
+    claims = read(stack.broker, admin.owners_topic(run))
+    left = {(claim.partition(), claim.key()): claim.value() for claim in claims}
+    assert len(left) == PARTITIONS  # each was claimed once, and has been released
+    assert set(left.values()) == {None}
+
+
+def test_where_the_group_is_ahead_of_the_state_nothing_is_passed_over(stack: Stack, run: str, workers: Workers) -> None:
+    """As after a reset to the latest by hand: where reading begins is for the state to say."""
+    records = market(4, 4_000)
+    produce(stack.broker, run, records[:2_000])
+    worker = workers.start()
+    wait_for_no_lag(stack.broker, run, workers)
+    assert worker.stop() == 0
+    produce(stack.broker, run, records[2_000:])
+    raw = topics.named(topics.RAW.name, run)
+    ends = admin.offsets(admin.connect(stack.broker), [raw], admin.LATEST)[raw]
+    group = Consumer({"bootstrap.servers": stack.broker, "group.id": admin.app_id(run)})
+    group.commit(offsets=[TopicPartition(raw, number, end) for number, end in ends.items()], asynchronous=False)
+    group.close()
+    workers[:] = []
+    workers.start()
+    wait_until_it_writes(stack.broker, run, workers)
+    deadline = time.monotonic() + 40
+    while reached(stack.broker, run) != {number: end - 1 for number, end in ends.items()}:
+        assert time.monotonic() < deadline, workers[-1].tail()
+        time.sleep(0.2)  # polling
+    assert_as_expected(stack.broker, run, exactly=True)
+
+
+def reached(broker: str, run: str) -> dict[int, int]:
+    """By partition the offset up to which all is processed, as the changelog says."""
+    states = read(broker, admin.state_topic(run))
+    return {each.partition(): applied_offset(each.value()) for each in states if each.key().startswith(b"#")}
 
 
 @pytest.mark.parametrize("delivery", ["exactly_once", "at_least_once"])
