@@ -56,6 +56,11 @@ class States:
         value = self.values.get(PARTITION_KEY + b"%d" % number)
         return None if value is None else state_offset(value) + 1
 
+    def is_behind(self, number: int) -> bool:
+        """Whether they lack some of what was processed."""
+        value = self.values.get(PARTITION_KEY + b"%d" % number)
+        return value is not None and state_offset(value) < applied_offset(value)
+
     def lend(self) -> Iterator[tuple[bytes, bytes]]:
         """Hand over all of them to a task; only the partition's own stays."""
         for key in list(self.values):

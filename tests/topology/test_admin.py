@@ -59,7 +59,7 @@ def partitions(stack: Stack, topic: str) -> int:
 def test_a_new_run_has_every_topic_and_nothing_to_complain_of(stack: Stack, run: str) -> None:
     assert all("missing" in line for line in admin.check_topics(stack.broker, run))
     done = admin.create_topics(stack.broker, run, partitions=3)
-    assert len(done) == len(admin.plans(run)) == 9
+    assert len(done) == len(admin.plans(run)) == 10
     assert admin.check_topics(stack.broker, run) == []
     reports = {report.topic: report for report in admin.inspect(admin.connect(stack.broker), run)}
     assert {report.found.partitions for report in reports.values() if report.found} == {3}

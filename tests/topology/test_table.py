@@ -42,8 +42,11 @@ def test_a_restart_begins_where_the_oldest_state_ends() -> None:
     assert symbol[0] == SYMBOL.encode()  # the one that has waited longest
     states = stored([symbol, own])
     assert (states.applied(0), states.restart(0)) == (9, 1)  # the other has lacked all since its first tick
-    assert stored([symbol, *task.save(1.0)]).restart(0) == 10
-    assert States().restart(0) is None
+    assert states.is_behind(0)
+    states = stored([symbol, *task.save(1.0)])
+    assert (states.applied(0), states.restart(0)) == (9, 10)
+    assert not states.is_behind(0)
+    assert (States().restart(0), States().is_behind(0)) == (None, False)
 
 
 def test_a_task_has_the_states_until_it_gives_them_back() -> None:

@@ -171,7 +171,7 @@ class Router:
         """The state of a partition of which no record has come since it was assigned."""
         task = Task(number, self._instruments, self._codec)
         states = self._app.tables["symbols"].data.states(number)
-        if states.restart(number) is not None:
+        if states.is_behind(number):
             raise Unavailable(AGAIN)
         for key, value in states.values.items():
             try:
