@@ -1,6 +1,5 @@
 """What every measurement stands on: a Kafka of the bench's own, a scratch directory, runs filled with input."""
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,8 +17,6 @@ from schemas import topics
 from topology import admin
 from topology.config import Settings
 
-#: A broker of its own has gigabytes: with the demo's heap its collector stops all for 8 ms every second.
-KAFKA_HEAP = "-Xmx2g -Xmn1g"
 PEER = "bench-peer-"  # what the groups of peers begin with
 
 
@@ -29,7 +26,6 @@ class Rig:
     def __init__(self, directory: Path, console: Console) -> None:
         self.directory = directory
         self.console = console
-        os.environ.setdefault("KAFKA_HEAP_OPTS", KAFKA_HEAP)
         stack = local.start(directory, postgres=False, say=self.say)
         self.broker = stack.broker
         self.kafka_pid = stack.kafka_pid or 0

@@ -34,8 +34,7 @@ from pathlib import Path
 
 KAFKA_VERSION = "4.1.1"
 # On the two cores that the workers share, the collector without threads of its own costs the least.
-KAFKA_JVM = ("-XX:+UseSerialGC",)
-KAFKA_HEAP = "-Xmx768m"  # unless KAFKA_HEAP_OPTS says otherwise, as for Kafka's own scripts
+KAFKA_JVM = ("-Xmx768m", "-XX:+UseSerialGC")
 NOBODY = 65534  # the unprivileged user PostgreSQL runs as where we are root, which it refuses to be
 START_LIMIT_S = 60.0
 STOP_LIMIT_S = 20.0
@@ -343,7 +342,6 @@ def _start_kafka(home: Path, say: Callable[[str], None]) -> None:
     settings.write_text(SERVER_PROPERTIES.format(data=data, **ports))
     logging.write_text(LOG4J_PROPERTIES)
     java = [str(JAVA), "-cp", f"{jars}/*", f"-Dlog4j2.configurationFile={logging}", *KAFKA_JVM]
-    java += os.environ.get("KAFKA_HEAP_OPTS", KAFKA_HEAP).split()
     if not (data / "meta.properties").exists():
         say("laying out Kafka's data directory ...")
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
