@@ -37,7 +37,6 @@ from topology.web.serving import serve_on
 
 CLOCK_SECONDS = 1.0
 TRANSACTION_TIMEOUT_MS = 10_000  # a dead worker's open transaction hides what is behind it for so long, at most
-SWITCH_S = 0.0005  # Python lets one thread keep another waiting for 5 ms: what was fetched would wait for what is sent
 BATCH_BYTES = 1 << 20  # of one produced batch, and the broker's own limit
 
 #: A topic's keys and values as they are.
@@ -234,7 +233,6 @@ def run_worker(settings: Settings) -> None:
 
 def run(app: App) -> None:
     """Run an application until SIGTERM or Ctrl-C."""
-    sys.setswitchinterval(SWITCH_S)
     gc.freeze()  # what is imported stays: no need to look at it again and again
     gc.set_threshold(50_000, 20, 50)  # records come and go by the thousand without a cycle among them
     worker = faust.Worker(app, loglevel="info", loop=new_loop())
