@@ -37,7 +37,7 @@ SAVE_SECONDS: Final = 5.0  # in which every symbol's state is written
 SAVE_RECORDS: Final = 200_000  # or so many of the partition: what a crash repeats is a second's work
 SAVE_AT_ONCE: Final = 1_000  # states or so: a transaction may take 10 s
 CLOSE_S: Final = 5.0  # for the last state of a partition that is given up
-PACE_S: Final = 0.05  # exactly once: the longest between two sends, as nobody sees anything before the commit
+PACE_S: Final = 0.05  # exactly once: the longest between two sends, of which nobody sees anything before the commit
 
 SNAPPY: Final = 2  # aiokafka's lz4 works at level 9: a quarter of a worker's time
 TRANSACTIONAL: Final = 16
