@@ -10,7 +10,7 @@ from schemas.avro import Cursor
 from schemas.instrument import Rules
 from schemas.record import Candle, Quote, Tick, Trade, fields
 from topology.stages import candle, dedup
-from topology.stages.candle import MINUTE, Candles
+from topology.stages.candle import MINUTE, Candles, Minute
 from topology.stages.dedup import Dedup
 from topology.stages.spike import Ordered, Window, mad
 
@@ -103,3 +103,44 @@ def test_a_fetched_candle_comes_back_as_it_was_whatever_its_numbers(fetched: lis
         assert candle.replace(state, now, Candle("X", "s", start, 0, *[0] * len(PRICES), 0)) is None
         [minute] = [each for each in state.minutes if each.start == start]
         assert [getattr(minute, name) for name in PRICES] == numbers
+
+
+@st.composite
+def closed(draw: st.DrawFn) -> list[Minute]:
+    """Minutes one after the other: their ticks at any nanosecond or at whole milliseconds, their mids midway or not."""
+    minutes = []
+    for at in sorted(draw(st.sets(st.integers(0, 40), min_size=1, max_size=6))):
+        minute = Minute(START + at * MINUTE + draw(st.sampled_from([0, 0, 1])))
+        minute.revision = draw(st.integers(0, 5))
+        unit = draw(st.sampled_from([1, 1_000_000]))
+        for names, first, last in (
+            (QUOTED, "quote_first", "quote_last"),
+            (TRADED, "trade_first", "trade_last"),
+        ):
+            if draw(st.booleans()):
+                for name in names:
+                    setattr(minute, name, draw(st.integers(1, 10**15)))
+                for key in (first, last):
+                    setattr(minute, key, (minute.start + unit * draw(st.integers(0, 59_000)), draw(st.integers(0, 99))))
+        if draw(st.booleans()):
+            for side in ("open", "high", "low", "close"):
+                middle = (getattr(minute, f"bid_{side}") + getattr(minute, f"ask_{side}")) * 5
+                setattr(minute, f"mid_{side}", middle)
+        minutes.append(minute)
+    return minutes
+
+
+SIDES = ("open", "high", "low", "close")
+QUOTED = ["ticks", *(f"{price}_{side}" for price in ("bid", "ask", "mid") for side in SIDES)]
+TRADED = ["trades", "volume", *SIDES]
+KEPT = ["start", "revision", *QUOTED, *TRADED, "quote_first", "quote_last", "trade_first", "trade_last"]
+
+
+@thorough
+@given(closed())
+def test_a_closed_minute_comes_back_with_every_number_and_time(minutes: list[Minute]) -> None:
+    """The times of its first and last tick decide what a late one changes."""
+    again = candle._unpacked(candle._packed(minutes, 0))
+    assert [[getattr(each, name) for name in KEPT] for each in again] == [
+        [getattr(each, name) for name in KEPT] for each in minutes
+    ]
