@@ -78,15 +78,17 @@ class Owners:
         }
         found: dict[int, set[str]] = {number: set() for number in places}
         left = dict(places)
+        said: KafkaError | None = None
         limit = time.monotonic() + ANSWER_S
         consumer = Consumer(settings)
         try:
             consumer.assign([TopicPartition(self._topic, number, 0) for number in places])
             while left:
                 if time.monotonic() > limit:
-                    raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"{self._topic} can't be read"))
+                    raise KafkaException(said or KafkaError(KafkaError._TIMED_OUT, f"{self._topic} can't be read"))
                 for message in consumer.consume(1_000, timeout=0.1):
-                    if message.error() is not None:
+                    if (error := message.error()) is not None:  # it may pass: the client asks again
+                        said = error
                         continue
                     number, offset = message.partition() or 0, message.offset() or 0
                     if number in left and offset <= left[number]:
