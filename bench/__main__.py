@@ -1,9 +1,11 @@
 """`python -m bench`: measure everything on a Kafka of its own, write results.json and the tables of README.md."""
 
 import gc
+import shutil
 import signal
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +51,14 @@ def main(only: tuple[str, ...], quick: bool, runs: int, directory: Path | None, 
         wanted.discard("peers")
         if not wanted:
             return
-    with tempfile.TemporaryDirectory(prefix="tickloom-bench-") as scratch:
+    scratch = Path(tempfile.mkdtemp(prefix="tickloom-bench-"))
+    with ExitStack() as stack:
+        stack.callback(_clear, scratch)
         try:
-            results = _measure(directory or Path(scratch), console, wanted, peers, quick=quick, runs=runs)
+            results = _measure(directory or scratch, console, wanted, peers, quick=quick, runs=runs)
         except (BenchError, BrokerError, LocalStackError, ProducerError, KafkaException) as error:
+            stack.pop_all()
+            _clear(scratch, but=".log")  # what the error says to look at
             raise click.ClickException(str(error)) from error
     console.print()
     console.print(report.markdown(results), markup=False, highlight=False)
@@ -61,6 +67,17 @@ def main(only: tuple[str, ...], quick: bool, runs: int, directory: Path | None, 
     for line in targets.wrong(results):
         click.echo(f"wrong: {line}", err=True)
     sys.exit(bool(targets.wrong(results)))
+
+
+def _clear(scratch: Path, but: str = "") -> None:
+    """Remove a directory; with ``but`` what does not end so, and no more."""
+    for path in scratch.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.suffix != but:
+            path.unlink()
+    if not but:
+        scratch.rmdir()
 
 
 def _measure(

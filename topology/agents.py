@@ -29,6 +29,8 @@ WAITING: Final = 40_000  # outputs of all lanes not yet handed to a producer, ab
 TRANSACTIONS_S: Final = 30.0  # for a new Kafka to make its topic of transactions
 AGAIN_S: Final = 0.5  # between two tries to reach a broker
 STOP_S: Final = 5.0  # for a producer to let go
+#: What follows a claim's id in those of its producers, which take turns (``delivery.py``).
+TURNS: Final = ("", "-2")
 
 log = logging.getLogger(__name__)
 
@@ -60,11 +62,11 @@ class Tasks(Generic[ProcessorT]):
         self._transactional = delivery == "exactly_once"
         self._new_delivery = partial(Delivery, delivery=delivery, commit_seconds=commit_seconds)
         self._watch: Watch | None = None
-        self._plain: AIOKafkaProducer | None = None
+        self._plain: list[AIOKafkaProducer] = []  # one, from the start on
         self._started = asyncio.Event()
         self._room = asyncio.Event()
-        self._transactions: AIOKafkaProducer | None = None  # exactly once: of all partitions
-        self._id = ""  # of those transactions; one that was fenced does not come again
+        self._transactions: list[AIOKafkaProducer] = []  # exactly once: of all partitions
+        self._id = ""  # under which they are claimed; one that was fenced does not come again
         self._delivery: Delivery | None = None  # and what sends with it
         self._claimed: set[int] = set()  # partitions
         self._fencing: asyncio.Future[Any] | None = None
@@ -74,8 +76,9 @@ class Tasks(Generic[ProcessorT]):
     async def start(self, watch: Watch | None = None) -> None:
         """Begin: the topics have been checked. ``watch`` knows whether they are those of the state."""
         self._watch = watch
-        self._plain = self._new_producer(None)
-        await self._plain.start()
+        plain = self._new_producer(None)
+        await plain.start()
+        self._plain = [plain]
         self._started.set()
 
     async def fence(self, numbers: set[int]) -> None:
@@ -106,7 +109,7 @@ class Tasks(Generic[ProcessorT]):
             end(f"the partitions can't be taken over: {error!r}")
 
     async def _claim(self, numbers: set[int]) -> None:
-        if self._transactions is None:
+        if not self._transactions:
             self._id = f"{self._app.conf.id}-{uuid.uuid4().hex}"
         self._claimed |= numbers
         others = await asyncio.to_thread(self._owners.claim, self._id, numbers)
@@ -114,14 +117,15 @@ class Tasks(Generic[ProcessorT]):
             log.info("fencing %s, which has not given up partitions %s", other, sorted(claimed))
             await _stop(await self._fence(other))
             await asyncio.to_thread(self._owners.release, other, claimed)
-        if self._transactions is None:
+        if not self._transactions:
             self._transactions = await self._fence(self._id)
 
-    async def _fence(self, id: str) -> AIOKafkaProducer:
-        """Undo what is open under a transactional id; whoever has it can't commit any more. Give the one who can."""
-        producer = self._new_producer(id)
-        await _connect(producer)
-        return producer
+    async def _fence(self, id: str) -> list[AIOKafkaProducer]:
+        """Undo what is open under a claim's transactional ids; who has them can't commit any more. Give who can."""
+        producers = [self._new_producer(id + end) for end in TURNS]
+        for producer in producers:
+            await _connect(producer)
+        return producers
 
     async def process(self, event: Any, records: list[Any]) -> None:
         """Apply one run of records to the task of its partition; returns as soon as more may come."""
@@ -154,10 +158,10 @@ class Tasks(Generic[ProcessorT]):
         """What is to send a new lane's records: exactly once one sends for all, in its transactions."""
         if self._delivery is not None:
             return self._delivery
-        producer = self._transactions if self._transactional else self._plain
-        assert producer is not None
+        producers = self._transactions if self._transactional else self._plain
+        assert producers
         delivery = self._new_delivery(
-            producer,
+            producers,
             self._outputs,
             self._table.changelog_topic_name,
             self._room.set,
@@ -226,10 +230,10 @@ class Tasks(Generic[ProcessorT]):
 
     async def _let_go(self, saved: bool) -> None:
         """Have nothing more to commit of any partition, and say so. Where Kafka is away those who come fence us."""
-        producer, self._transactions = self._transactions, None
-        if producer is None:
+        producers, self._transactions = self._transactions, []
+        if not producers:
             return
-        await _stop(producer)
+        await _stop(producers)
         claimed, self._claimed = self._claimed, set()
         try:
             async with asyncio.timeout(STOP_S):
@@ -241,12 +245,12 @@ class Tasks(Generic[ProcessorT]):
 
     async def tick(self, codec: Codec) -> None:
         """Put a clock record into every partition of market.raw that is ours."""
-        if self._plain is None:
+        if not self._plain:
             return
         value = codec.encode(Clock(time.time_ns()))
         for tp in self._app.consumer.assignment():
             if tp.topic == self.raw:
-                sent = await self._plain.send(self.raw, value, key=topics.CLOCK_KEY, partition=tp.partition)
+                sent = await self._plain[0].send(self.raw, value, key=topics.CLOCK_KEY, partition=tp.partition)
                 sent.add_done_callback(_end_if_lost)
 
     async def stop(self) -> None:
@@ -255,8 +259,7 @@ class Tasks(Generic[ProcessorT]):
         if self._fencing is not None:
             self._fencing.cancel()  # the rebalance that waits for it would hold up the end
         await self.close(set(self.lanes))
-        if self._plain is not None:
-            await _stop(self._plain)
+        await _stop(self._plain)
 
 
 def _end_if_lost(sent: asyncio.Future[Any]) -> None:
@@ -276,8 +279,8 @@ async def _connect(producer: AIOKafkaProducer) -> None:
             await asyncio.sleep(AGAIN_S)
 
 
-async def _stop(producer: AIOKafkaProducer) -> None:
+async def _stop(producers: list[AIOKafkaProducer]) -> None:
     try:
-        await asyncio.wait_for(producer.stop(), STOP_S)
+        await asyncio.wait_for(asyncio.gather(*(producer.stop() for producer in producers)), STOP_S)
     except TimeoutError:
         log.warning("a producer did not end within %.0f s: Kafka is away", STOP_S)

@@ -18,7 +18,8 @@ import logging
 import os
 import struct
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from aiokafka import AIOKafkaProducer
@@ -105,7 +106,7 @@ class Delivery:
 
     def __init__(
         self,
-        producer: AIOKafkaProducer,
+        producers: Sequence[AIOKafkaProducer],
         topics: list[str],
         changelog: str,
         took: Callable[[], None],
@@ -116,10 +117,11 @@ class Delivery:
     ) -> None:
         """Begin to send. ``topics``: their names in the order of the tasks' outputs.
 
+        ``producers`` take turns, a transaction each: Kafka lets one wait while it writes the markers of its last.
         ``took`` is told that outputs have been taken. ``headers`` are those of every state record.
         """
         self.lanes: dict[int, Lane[Any]] = {}
-        self._producer = producer
+        self._producers = deque(producers)
         self._topics = topics
         self._changelog = changelog
         self._usual: set[TopicPartition] = set()  # those of the last transaction
@@ -248,7 +250,8 @@ class Delivery:
             made.append((self._changelog, commit.lane.task.number, states))
         ends = await self._deliver(made)
         if commits and self._transactional:
-            await self._producer.commit_transaction()
+            await self._producers[0].commit_transaction()
+            self._producers.rotate()
             self._open = False
             self._usual, self._sent = self._sent, set()
         for commit in commits:
@@ -286,11 +289,13 @@ class Delivery:
         self._sent.update(place for place, _ in batches)
         if self._transactional and not self._open:
             await self._begin()
-        send = self._producer.send_batch
+        producer = self._producers[0]
         try:
-            futures = [await send(batch, place.topic, partition=place.partition) for place, batch in batches]
+            futures = [
+                await producer.send_batch(batch, place.topic, partition=place.partition) for place, batch in batches
+            ]
         except IllegalOperation as error:  # the sender has ended the transaction meanwhile, and knows why
-            raise self._producer._txn_manager.wait_for_transaction_end().exception() or error from None
+            raise producer._txn_manager.wait_for_transaction_end().exception() or error from None
         delivered: list[RecordMetadata] = await asyncio.gather(*futures)
         return {
             (place.topic, place.partition): int(at.offset + batch.record_count() - 1)
@@ -299,10 +304,11 @@ class Delivery:
 
     async def _begin(self) -> None:
         """Open a transaction; what the last one had is added in a single request, not topic by topic as it comes."""
-        await self._producer.begin_transaction()
+        producer = self._producers[0]
+        await producer.begin_transaction()
         self._open = True
         for place in self._usual:
-            self._producer._txn_manager.maybe_add_partition_to_txn(place)
+            producer._txn_manager.maybe_add_partition_to_txn(place)
 
 
 def end(text: str, *, exc_info: bool = False) -> None:

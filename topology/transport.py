@@ -71,6 +71,8 @@ OUT_BYTES: Final = 64 << 20
 BATCH_RECORDS: Final = 2_000  # where broker_max_poll_records is not set
 FETCH_WAIT_MS: Final = 100  # how long a broker may hold a fetch; another partition may have to wait for it
 PACE_S: Final = 0.002  # from a take to the next fetch: it costs 0.2 ms of CPU, however little it brings (app.pace_s)
+RECORD_PACE_S: Final = 0.00001  # more for each record taken: where many come they wait for one another anyway
+LONGEST_PACE_S: Final = 0.008
 IDLE_WAIT_S: Final = 0.1  # how long a request waits in the thread before it is renewed
 HELD_WAIT_S: Final = 0.01  # between two looks whether a rebalance is over
 GROUP_LOOK_S: Final = 1.0  # between two looks whether the group takes this worker
@@ -339,7 +341,10 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                 runs.append(Run(tp, acks, records, state.position, state.highwater))
         fetcher._wait_consume_future = emptied
         if runs:
-            self.thread_loop.call_later(getattr(self.app, "pace_s", PACE_S), fetcher._notify, emptied)
+            taken = sum(len(run.records) for run in runs if not self.consumer._is_changelog_tp(run.tp))
+            pace: float = getattr(self.app, "pace_s", PACE_S)
+            pace = min(pace + taken * RECORD_PACE_S, max(pace, LONGEST_PACE_S))
+            self.thread_loop.call_later(pace, fetcher._notify, emptied)
         return runs
 
     async def seek_to_committed(self) -> Mapping[TP, int]:

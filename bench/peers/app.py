@@ -77,7 +77,8 @@ def make_topics(broker: str, name: str) -> None:
     """Make those of the state and of the owners; the peers' runner makes those of the outputs."""
     names = [f"peer-app-{name}-state-changelog", f"peer-app-{name}-owners"]
     topics = [NewTopic(each, PARTITIONS, 1, config={"cleanup.policy": "compact"}) for each in names]
-    for made in AdminClient({"bootstrap.servers": broker}).create_topics(topics).values():
+    client = AdminClient({"bootstrap.servers": broker})  # has to live until they are made
+    for made in client.create_topics(topics).values():
         made.result()
 
 

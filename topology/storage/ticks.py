@@ -26,7 +26,7 @@ HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)  # signature, no flags, no exte
 TRAILER: Final = b"\xff\xff"
 _EPOCH_US: Final[i64] = 946_684_800_000_000  # PostgreSQL counts from 2000
 _NEGATIVE: Final[i16] = 0x4000
-_BASE: Final = 10_000  # of the digits of a numeric
+_BASE: Final[i64] = 10_000  # of the digits of a numeric
 
 
 class Block(NamedTuple):
@@ -128,7 +128,7 @@ def put_integer(out: BytesWriter, value: i64) -> None:
         put_long(out, value)
 
 
-def put_price(out: BytesWriter, mantissa: i64, scale: int) -> None:
+def put_price(out: BytesWriter, mantissa: i64, scale: i64) -> None:
     """Append a numeric, or NULL for 0: there is no such price."""
     if mantissa == 0:
         put_null(out)
@@ -136,23 +136,35 @@ def put_price(out: BytesWriter, mantissa: i64, scale: int) -> None:
         put_numeric(out, mantissa, scale)
 
 
-def put_numeric(out: BytesWriter, mantissa: int, scale: int) -> None:
+def put_numeric(out: BytesWriter, mantissa: i64, scale: i64) -> None:
     """Append mantissa / 10^scale: digits of base 10,000, the point between two of them."""
-    sign: i16 = 0
-    if mantissa < 0:
-        sign = _NEGATIVE
-        mantissa = -mantissa
-    behind = (scale + 3) // 4  # digits behind the point
-    rest = mantissa * 10 ** (4 * behind - scale)
-    digits: list[int] = []
-    while rest:
-        digits.append(rest % _BASE)
-        rest //= _BASE
-    count: i64 = len(digits)
+    behind: i64 = (scale + 3) // 4  # digits behind the point
+    shift: i64 = 1  # the last of them has so many too few
+    for _ in range(4 * behind - scale):
+        shift *= 10
+    unit: i64 = _BASE // shift
+    rest: i64 = mantissa // unit
+    last: i64 = mantissa - rest * unit
+    if mantissa < 0:  # of its amount, which not every number of 64 bits has as one
+        if last > 0:
+            rest += 1
+            last = unit - last
+        rest = -rest
+    count: i64 = 0 if mantissa == 0 else 1
+    power: i64 = 1
+    if rest > 0:
+        count = 2
+        while rest // power >= _BASE:
+            power *= _BASE
+            count += 1
     write_i32_be(out, i32(8 + 2 * count))
     write_i16_be(out, i16(count))
     write_i16_be(out, i16(count - 1 - behind))  # the weight of the first digit
-    write_i16_be(out, sign)
+    write_i16_be(out, _NEGATIVE if mantissa < 0 else 0)
     write_i16_be(out, i16(scale))
-    for digit in reversed(digits):
-        write_i16_be(out, i16(digit))
+    if rest > 0:
+        while power > 0:
+            write_i16_be(out, i16(rest // power % _BASE))
+            power //= _BASE
+    if count > 0:
+        write_i16_be(out, i16(last * shift))
