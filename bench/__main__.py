@@ -74,7 +74,7 @@ def _clear(scratch: Path, but: str = "") -> None:
     for path in scratch.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.suffix != but:
+        elif not but or path.suffix != but:
             path.unlink()
     if not but:
         scratch.rmdir()

@@ -20,6 +20,7 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from aiokafka import AIOKafkaProducer
@@ -39,6 +40,7 @@ SAVE_RECORDS: Final = 200_000  # or so many of the partition: what a crash repea
 SAVE_AT_ONCE: Final = 1_000  # states or so: a transaction may take 10 s
 CLOSE_S: Final = 5.0  # for the last state of a partition that is given up
 PACE_S: Final = 0.05  # exactly once: the longest between two sends, of which nobody sees anything before the commit
+SEND_RECORDS: Final = 20_000  # whichever comes first: while these are sent as many are made, and no lane waits
 
 SNAPPY: Final = 2  # aiokafka's lz4 works at level 9: a quarter of a worker's time
 TRANSACTIONAL: Final = 16
@@ -132,6 +134,7 @@ class Delivery:
         self._headers = encode_headers(headers)
         self._delivered: list[Commit] = []  # at least once: their outputs are delivered, their state is not yet
         self._wake = asyncio.Event()
+        self._much = asyncio.Event()  # has been made
         self._turned = asyncio.Event()  # what has been sent is safe
         self._committed = time.monotonic()
         self._open = False  # a transaction
@@ -151,11 +154,14 @@ class Delivery:
     def wake(self) -> None:
         """A task has made something."""
         self._wake.set()
+        if self._has_much():
+            self._much.set()
 
     def hurry(self) -> None:
         """Commit now and from now on at once: partitions are about to be given up."""
         self._hurry = True
         self._wake.set()
+        self._much.set()
 
     async def close(self, numbers: set[int]) -> bool:
         """Save what is not saved of partitions, and let them go; say whether all is saved.
@@ -205,7 +211,7 @@ class Delivery:
     async def _wait(self) -> None:
         left = self._commit_seconds - self.age
         if self._transactional and left > 0 and not self._hurry:
-            await asyncio.sleep(left if left < 2 * PACE_S else PACE_S)
+            await self._gather(left if left < 2 * PACE_S else PACE_S)
         if not self._delivered and not any(lane.task.waiting for lane in self.lanes.values()) and not self._is_due():
             self._wake.clear()
             limit = None
@@ -217,6 +223,16 @@ class Delivery:
                 await asyncio.wait_for(self._wake.wait(), limit)
             except TimeoutError:
                 return
+
+    async def _gather(self, seconds: float) -> None:
+        """Let outputs come together for so long, or until there are many."""
+        self._much.clear()
+        if not self._has_much():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._much.wait(), seconds)
+
+    def _has_much(self) -> bool:
+        return bool(sum(lane.task.waiting for lane in self.lanes.values()) >= SEND_RECORDS)
 
     def _has_events(self) -> bool:
         return any(lane.events for lane in self.lanes.values())
