@@ -1,6 +1,6 @@
 """Who may write what a partition gives: the topic of owners, where a worker claims what it takes over.
 
-A worker writes all of its partitions in one transaction, under an id of its own, so Kafka doesn't know that one of
+A worker writes all of its partitions in one transaction, under ids of its own, so Kafka doesn't know that one of
 them has moved. The workers tell one another: a compacted topic holds a claim for each partition and id.
 
     A claims    reads the partition of the topic, up to its claim: nobody else's stands there
@@ -33,7 +33,7 @@ class Owners:
         self._topic = topic
 
     def claim(self, id: str, partitions: Iterable[int]) -> dict[str, set[int]]:
-        """Claim partitions for a transactional id; give the other ids, to be fenced, with what each had claimed.
+        """Claim partitions for an id of transactions; give the other ids, to be fenced, with what each had claimed.
 
         Raises KafkaException.
         """
