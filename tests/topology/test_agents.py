@@ -1,14 +1,21 @@
 """Taking partitions over: what goes wrong there ends the worker, which would else stand still without a word."""
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError
+from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError, ProducerFenced
 
-from topology import agents
+from deploy.local import Stack
+from schemas import topics
+from tests.topology.processes import read
+from topology import admin, agents
 from topology.agents import Tasks
+from topology.app import new_producer
+from topology.owners import Owners
 
 
 class Producer:
@@ -35,20 +42,23 @@ def _ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agents, "AGAIN_S", 0.01)
 
 
-def fence(producer: Producer) -> None:
-    owners: Any = SimpleNamespace(claim=lambda _id, _numbers: {})
-    tasks: Tasks[Any] = Tasks(
+def tasks_of(producer: Callable[[str | None], Any], owners: Any) -> Tasks[Any]:
+    return Tasks(
         SimpleNamespace(conf=SimpleNamespace(id="app")),
         SimpleNamespace(),  # type: ignore[arg-type]
         "market.raw",
         [],
         task=lambda _: None,
-        producer=lambda _: producer,
+        producer=producer,
         owners=owners,
         delivery="exactly_once",
         commit_seconds=0.1,
     )
-    asyncio.run(tasks.fence({0, 1}))
+
+
+def fence(producer: Producer) -> None:
+    owners = SimpleNamespace(claim=lambda _id, _numbers: {})
+    asyncio.run(tasks_of(lambda _: producer, owners).fence({0, 1}))
 
 
 def test_a_broker_that_does_not_answer_yet_is_asked_again() -> None:
@@ -61,6 +71,31 @@ def test_whatever_else_goes_wrong_ends_the_worker() -> None:
     """aiokafka logs what its listener raises, and goes on as a member of the group."""
     with pytest.raises(EndedError, match="can't be taken over"):
         fence(Producer(ValueError("what nobody thought of")))
+
+
+@pytest.mark.integration
+def test_of_whoever_has_not_released_both_transactions_are_undone(stack: Stack, run: str) -> None:
+    """They take turns, so that either can be the one that is open; no commit of it is let in any more."""
+    topic = topics.named(topics.TICK.name, run)
+
+    async def taken_over() -> None:
+        make = partial(new_producer, {"bootstrap_servers": stack.broker})
+        old, new = (tasks_of(make, Owners(stack.broker, admin.owners_topic(run))) for _ in range(2))
+        await old.fence({0})
+        held = list(old._transactions)
+        assert len(held) == 2
+        for producer in held:
+            await producer.begin_transaction()
+            await producer.send_and_wait(topic, b"of the old one", partition=0)
+        await new.fence({0})
+        for producer in held:
+            with pytest.raises(ProducerFenced):
+                await producer.commit_transaction()
+        await asyncio.gather(*(producer.stop() for producer in held), return_exceptions=True)  # they have failed
+        await new._let_go(True)
+
+    asyncio.run(taken_over())
+    assert read(stack.broker, topic) == []
 
 
 def test_a_clock_record_that_was_given_up_ends_the_worker() -> None:
