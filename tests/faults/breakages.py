@@ -91,12 +91,14 @@ BREAKAGES: Final = (
                 "topology/delivery.py",
                 "        ends = await self._deliver(made)\n"
                 "        if commits and self._transactional:\n"
-                "            await self._producer.commit_transaction()\n"
+                "            await self._producers[0].commit_transaction()\n"
+                "            self._producers.rotate()\n"
                 "            self._open = False\n"
                 "            self._usual, self._sent = self._sent, set()\n",
                 "        ends = await self._deliver([each for each in made if each[0] == self._changelog])\n"
                 "        if commits and self._transactional:\n"
-                "            await self._producer.commit_transaction()\n"
+                "            await self._producers[0].commit_transaction()\n"
+                "            self._producers.rotate()\n"
                 "            self._open = False\n"
                 "            self._usual, self._sent = self._sent, set()\n"
                 "        await self._deliver([each for each in made if each[0] != self._changelog])\n",
