@@ -5,7 +5,6 @@ import shutil
 import signal
 import sys
 import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +51,14 @@ def main(only: tuple[str, ...], quick: bool, runs: int, directory: Path | None, 
         if not wanted:
             return
     scratch = Path(tempfile.mkdtemp(prefix="tickloom-bench-"))
-    with ExitStack() as stack:
-        stack.callback(_clear, scratch)
-        try:
-            results = _measure(directory or scratch, console, wanted, peers, quick=quick, runs=runs)
-        except (BenchError, BrokerError, LocalStackError, ProducerError, KafkaException) as error:
-            stack.pop_all()
-            _clear(scratch, but=".log")  # what the error says to look at
-            raise click.ClickException(str(error)) from error
+    kept = ""
+    try:
+        results = _measure(directory or scratch, console, wanted, peers, quick=quick, runs=runs)
+    except (BenchError, BrokerError, LocalStackError, ProducerError, KafkaException) as error:
+        kept = ".log"  # what the error says to look at
+        raise click.ClickException(str(error)) from error
+    finally:
+        _clear(scratch, kept)
     console.print()
     console.print(report.markdown(results), markup=False, highlight=False)
     if not quick:
@@ -69,15 +68,16 @@ def main(only: tuple[str, ...], quick: bool, runs: int, directory: Path | None, 
     sys.exit(bool(targets.wrong(results)))
 
 
-def _clear(scratch: Path, but: str = "") -> None:
-    """Remove a directory; with ``but`` what does not end so, and no more."""
+def _clear(scratch: Path, kept: str) -> None:
+    """Remove a directory; with ``kept`` all in it but the files that end so."""
+    if not kept:
+        shutil.rmtree(scratch)
+        return
     for path in scratch.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-        elif not but or path.suffix != but:
+        elif path.suffix != kept:
             path.unlink()
-    if not but:
-        scratch.rmdir()
 
 
 def _measure(
