@@ -5,8 +5,10 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 from confluent_kafka import KafkaException
@@ -19,6 +21,15 @@ from bench.rig import Rig
 from connectors.runtime.producer import ProducerError
 from deploy.local import LocalStackError
 from topology.admin import BrokerError
+
+#: What a smoke run measures less of.
+SHORT: Final[dict[str, dict[str, Any]]] = {
+    "latency": {"warm": 2.0, "measured": 3.0},
+    "state": {"ticks": 30, "kills": 1, "live_s": 3.0},
+    "start": {"runs": 1},
+    "handover": {"ticks": 20, "kills": 1},
+    "scaling": {"points": [(10, 4), (100, 1), (100, 4)], "ticks": 100_000},
+}
 
 
 @click.command()
@@ -61,8 +72,6 @@ def main(only: tuple[str, ...], quick: bool, runs: int, directory: Path | None, 
         _clear(scratch, kept)
     console.print()
     console.print(report.markdown(results), markup=False, highlight=False)
-    if not quick:
-        report.save(report.load() | results)
     for line in targets.wrong(results):
         click.echo(f"wrong: {line}", err=True)
     sys.exit(bool(targets.wrong(results)))
@@ -87,42 +96,32 @@ def _measure(
     on = machine.facts()
     rig = Rig(directory, console)
     results: dict[str, Any] = {}
+    runs = 1 if quick else runs
+    less: dict[str, dict[str, Any]] = defaultdict(dict, SHORT if quick else {})
+
+    def half() -> int:
+        return targets.half_rate(report.load() | ({} if quick else results))
+
+    sections: dict[str, Callable[[], dict[str, Any]]] = {
+        "throughput": lambda: throughput.measure(rig, scale=0.1 if quick else 1.0, runs=runs),
+        "processes": lambda: processes.measure(rig, scale=0.3 if quick else 1.0, runs=runs),
+        "latency": lambda: latency.measure(rig, half(), **less["latency"]),
+        "state": lambda: {"rows": state.measure(rig, **less["state"])},
+        "start": lambda: start.measure(rig, **less["start"]),
+        "handover": lambda: handover.measure(rig, **less["handover"]),
+        "scaling": lambda: growth.measure(rig, **less["scaling"]),
+        "import": lambda: importing.measure(rig, scale=0.1 if quick else 1.0, runs=runs),
+        "peers": lambda: peers_measure.measure(rig, peers, runs=runs, quick=quick),
+    }
     try:
-        if "throughput" in only:
-            rig.say("throughput")
-            results["throughput"] = throughput.measure(rig, scale=0.1 if quick else 1.0, runs=1 if quick else runs)
-        if "processes" in only:
-            rig.say("processes")
-            results["processes"] = processes.measure(rig, scale=0.3 if quick else 1.0, runs=1 if quick else runs)
-        if "latency" in only:
-            rig.say("latency")
-            half = targets.half_rate(report.load() | ({} if quick else results))
-            results["latency"] = latency.measure(rig, half, **({"warm": 2.0, "measured": 3.0} if quick else {}))
-        if "state" in only:
-            rig.say("memory and recovery")
-            results["state"] = {
-                "rows": state.measure(rig, **({"ticks": 30, "kills": 1, "live_s": 3.0} if quick else {}))
-            }
-        if "start" in only:
-            rig.say("start")
-            results["start"] = start.measure(rig, runs=1 if quick else start.RUNS)
-        if "handover" in only:
-            rig.say("hand-over to a standby")
-            results["handover"] = handover.measure(rig, **({"ticks": 20, "kills": 1} if quick else {}))
-        if "scaling" in only:
-            rig.say("scaling")
-            smaller: dict[str, Any] = {"points": [(10, 4), (100, 1), (100, 4)], "ticks": 100_000}
-            results["scaling"] = growth.measure(rig, **(smaller if quick else {}))
-        if "import" in only:
-            rig.say("import")
-            results["import"] = importing.measure(rig, scale=0.1 if quick else 1.0, runs=1 if quick else runs)
-        if "peers" in only:
-            rig.say("peers")
-            results["peers"] = peers_measure.measure(rig, peers, runs=1 if quick else runs, quick=quick)
+        for name, measure in sections.items():
+            if name in only:
+                rig.say(name)
+                results[name] = measure() | {"on": on}
+                if not quick:  # at once: what comes after it may fail
+                    report.save(report.load() | {name: results[name]})
     finally:
         rig.close()
-    for section in results.values():
-        section["on"] = on
     return results
 
 

@@ -91,8 +91,8 @@ class Progress:
         self.total = sum(until.values())
 
     def left(self) -> int:
-        """How many records it has still to commit."""
-        return self.total - sum(self.positions().values())
+        """How many records it has still to commit; what has come since does not count."""
+        return sum(max(0, self._until[number] - position) for number, position in self.positions().items())
 
     def positions(self) -> dict[int, int]:
         """The offset that it has committed, of every partition; 0 where there is none, or no coordinator yet."""
