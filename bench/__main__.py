@@ -24,11 +24,14 @@ from topology.admin import BrokerError
 
 #: What a smoke run measures less of.
 SHORT: Final[dict[str, dict[str, Any]]] = {
+    "throughput": {"scale": 0.1},
+    "processes": {"scale": 0.3},
     "latency": {"warm": 2.0, "measured": 3.0},
     "state": {"ticks": 30, "kills": 1, "live_s": 3.0},
     "start": {"runs": 1},
     "handover": {"ticks": 20, "kills": 1},
     "scaling": {"points": [(10, 4), (100, 1), (100, 4)], "ticks": 100_000},
+    "import": {"scale": 0.1},
 }
 
 
@@ -50,7 +53,7 @@ SHORT: Final[dict[str, dict[str, Any]]] = {
     help="The folder of Kafka Streams and other peers. [default: ../shared/peers beside the checkout]",
 )
 def main(only: tuple[str, ...], quick: bool, runs: int, directory: Path | None, peers: Path) -> None:
-    """Measure tickloom on a real Kafka, beside stock Faust and a bare loop. Takes about half an hour."""
+    """Measure tickloom on a real Kafka, beside stock Faust and a bare loop. Takes an hour or more."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     console = Console(width=None if sys.stdout.isatty() else 160)
     if not Path("/proc/self/status").exists():
@@ -99,18 +102,15 @@ def _measure(
     runs = 1 if quick else runs
     less: dict[str, dict[str, Any]] = defaultdict(dict, SHORT if quick else {})
 
-    def half() -> int:
-        return targets.half_rate(report.load() | ({} if quick else results))
-
     sections: dict[str, Callable[[], dict[str, Any]]] = {
-        "throughput": lambda: throughput.measure(rig, scale=0.1 if quick else 1.0, runs=runs),
-        "processes": lambda: processes.measure(rig, scale=0.3 if quick else 1.0, runs=runs),
-        "latency": lambda: latency.measure(rig, half(), **less["latency"]),
+        "throughput": lambda: throughput.measure(rig, runs=runs, **less["throughput"]),
+        "processes": lambda: processes.measure(rig, runs=runs, **less["processes"]),
+        "latency": lambda: latency.measure(rig, targets.half_rate(report.load()), **less["latency"]),
         "state": lambda: {"rows": state.measure(rig, **less["state"])},
         "start": lambda: start.measure(rig, **less["start"]),
         "handover": lambda: handover.measure(rig, **less["handover"]),
         "scaling": lambda: growth.measure(rig, **less["scaling"]),
-        "import": lambda: importing.measure(rig, scale=0.1 if quick else 1.0, runs=runs),
+        "import": lambda: importing.measure(rig, runs=runs, **less["import"]),
         "peers": lambda: peers_measure.measure(rig, peers, runs=runs, quick=quick),
     }
     try:
