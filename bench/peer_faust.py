@@ -6,6 +6,7 @@ event loop, which is uvloop as in tickloom's worker, and raw bytes as keys and v
 
 import os
 import sys
+import tempfile
 
 import faust
 import mode.loop
@@ -15,12 +16,13 @@ from bench.avro import recode
 mode.loop.use("uvloop")
 
 
-def build(broker: str, topic: str, output: str, group: str, partitions: int) -> faust.App:
+def build(broker: str, topic: str, output: str, group: str, partitions: int, folder: str) -> faust.App:
     """Make the application; its id is the consumer group."""
     app = faust.App(
         group,
         broker=f"kafka://{broker}",
         store="memory://",
+        datadir=folder,
         topic_partitions=partitions,
         key_serializer="raw",
         value_serializer="raw",
@@ -47,6 +49,6 @@ def build(broker: str, topic: str, output: str, group: str, partitions: int) -> 
 
 if __name__ == "__main__":
     broker, topic, output, group, partitions, *level = sys.argv[1:]
-    app = build(broker, topic, output, group, int(partitions))
     sys.argv = ["faust", "worker", "--without-web", *(["--loglevel", *level] if level else [])]
-    app.main()
+    with tempfile.TemporaryDirectory(prefix="tickloom-bench-faust-") as folder:  # else it makes one where it runs
+        build(broker, topic, output, group, int(partitions), folder).main()
