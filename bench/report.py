@@ -219,14 +219,15 @@ def _import(section: dict[str, Any]) -> str:
 
 
 def _machines(results: Results) -> str:
-    lines = []
+    together: dict[str, list[str]] = {}  # sections of one run of the bench
     for name in SECTIONS:
         if name in results:
             on = results[name]["on"]
-            lines.append(
-                f"{name}: {on['date']}, {on['cores']} cores ({on['cpu']}, {on['speed']} M turns/s of an empty Python "
+            machine = (
+                f"{on['date']}, {on['cores']} cores ({on['cpu']}, {on['speed']} M turns/s of an empty Python "
                 f"loop), {on['memory_gib']} GiB, Linux {on['kernel']}, Python {on['python']}, Kafka {on['kafka']}, "
                 f"commit {on['commit'] or 'unknown'}, core {'compiled' if on['compiled'] else 'plain Python'}; "
                 f"{on['others']} cores were busy with something else when it began."
             )
-    return "Measured: " + "\n".join(f"\n* {line}" for line in lines)
+            together.setdefault(machine, []).append(name)
+    return "Measured:\n\n" + "\n".join(f"* {', '.join(names)}: {machine}" for machine, names in together.items())
