@@ -123,8 +123,7 @@ class Tasks(Generic[ProcessorT]):
     async def _fence(self, id: str) -> list[AIOKafkaProducer]:
         """Undo what is open under a claim's transactional ids; who has them can't commit any more. Give who can."""
         producers = [self._new_producer(id + end) for end in TURNS]
-        for producer in producers:
-            await _connect(producer)
+        await asyncio.gather(*map(_connect, producers))
         return producers
 
     async def process(self, event: Any, records: list[Any]) -> None:

@@ -245,9 +245,15 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             await self._leave(self._membership.former)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
-        """Write down which member of the group this is."""
+        """Stay a member while partitions are taken over, and write down which one this is.
+
+        aiokafka's heartbeats begin after this. Where it lasts longer than a session, as the dozen requests by which
+        former owners are fenced do with a slow broker, the member would be gone by then, and begin again for ever.
+        """
+        coordinator = self._ensure_consumer()._coordinator
+        coordinator._start_heartbeat_task()
         if self._membership is not None:
-            self._membership.remember(self._ensure_consumer()._coordinator.member_id)
+            self._membership.remember(coordinator.member_id)
         await super().on_partitions_assigned(assigned, generation_id)
 
     @property

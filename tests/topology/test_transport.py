@@ -391,11 +391,19 @@ def test_fetch_wait_and_isolation_level_reach_aiokafka() -> None:
 # Real workers on a real Kafka. What a worker has processed it notes in a file, before the batch is acked.
 
 
+class App(faust.App):
+    """Takes its time to take partitions over."""
+
+    async def _on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        await asyncio.sleep(float(os.environ.get("TAKEOVER", "0")))
+        await super()._on_partitions_assigned(assigned, generation_id)
+
+
 def work() -> None:
     """The process under test."""
     environment = os.environ
     group, topic = environment["GROUP"], environment["TOPIC"]
-    app = faust.App(
+    app = App(
         group,
         broker=f"tickloom://{environment['TICKLOOM_BROKER']}",
         datadir=environment["DATADIR"],
@@ -593,6 +601,18 @@ def test_a_worker_that_dies_or_hangs_loses_nothing_and_no_commit_passes_an_unpro
         assert worker.stop()[0] == 0, worker.log.read_text()
     group.assert_nothing_was_skipped()
     assert group.committed() == dict.fromkeys(range(PARTITIONS), group.produced // PARTITIONS)
+
+
+@pytest.mark.integration
+def test_taking_partitions_over_may_last_longer_than_a_session(group: Group) -> None:
+    """Fencing former owners asks Kafka a dozen times; with a slow broker the group must not take us for dead."""
+    seconds = 1.5 * SETTINGS["broker_session_timeout"]
+    worker = group.start(TAKEOVER=str(seconds))
+    group.produce(400)
+    group.wait_for(400)
+    group.produce(400, 0.005)  # for longer than until the next heartbeat
+    group.wait_for(800)
+    assert "not recognized" not in worker.log.read_text(), worker.log.read_text()
 
 
 @pytest.mark.integration
