@@ -25,7 +25,13 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.codec import snappy_encode
-from aiokafka.errors import IllegalOperation, OperationNotAttempted, ProducerFenced, UnknownTopicOrPartitionError
+from aiokafka.errors import (
+    IllegalOperation,
+    NotLeaderForPartitionError,
+    OperationNotAttempted,
+    ProducerFenced,
+    UnknownTopicOrPartitionError,
+)
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import RecordMetadata, TopicPartition
@@ -200,8 +206,8 @@ class Delivery:
             raise
         except ProducerFenced:
             end(f"{self._name()}: this worker stood still; another has one of them, or its transaction timed out")
-        except (OperationNotAttempted, UnknownTopicOrPartitionError):
-            end(f"{self._name()}: a topic is missing: `tickloom topics check` says which")
+        except (OperationNotAttempted, UnknownTopicOrPartitionError, NotLeaderForPartitionError):  # the last: for long
+            end(f"{self._name()}: a topic is missing, or has no leader: `tickloom topics check` says which")
         except Exception:  # noqa: BLE001  whatever it is, going on could ack what is not safe
             end(f"{self._name()}: delivery failed", exc_info=True)
 
