@@ -27,6 +27,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.codec import snappy_encode
 from aiokafka.errors import (
     IllegalOperation,
+    LeaderNotAvailableError,
     NotLeaderForPartitionError,
     OperationNotAttempted,
     ProducerFenced,
@@ -50,6 +51,13 @@ SEND_RECORDS: Final = 20_000  # whichever comes first: while these are sent as m
 
 SNAPPY: Final = 2  # aiokafka's lz4 works at level 9: a quarter of a worker's time
 TRANSACTIONAL: Final = 16
+#: What a batch is given up with whose topic is gone, or whose partition has had no leader for as long as it may take.
+LEADERLESS: Final = (
+    OperationNotAttempted,
+    UnknownTopicOrPartitionError,
+    NotLeaderForPartitionError,
+    LeaderNotAvailableError,
+)
 #: A record batch's header: offset, length, leader's epoch, format, CRC; then what the CRC counts with the records.
 HEADER: Final = struct.Struct(">qiibI")
 COUNTED: Final = struct.Struct(">hiqqqhii")
@@ -206,7 +214,7 @@ class Delivery:
             raise
         except ProducerFenced:
             end(f"{self._name()}: this worker stood still; another has one of them, or its transaction timed out")
-        except (OperationNotAttempted, UnknownTopicOrPartitionError, NotLeaderForPartitionError):  # the last: for long
+        except LEADERLESS:
             end(f"{self._name()}: a topic is missing, or has no leader: `tickloom topics check` says which")
         except Exception:  # noqa: BLE001  whatever it is, going on could ack what is not safe
             end(f"{self._name()}: delivery failed", exc_info=True)

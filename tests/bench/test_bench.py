@@ -51,7 +51,7 @@ def test_wrong_outputs_are_seen(records: list[Value], said: str) -> None:
 
 def test_the_pages_say_what_results_json_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Written anew from the saved figures they do not change: nobody has put in figures by hand."""
-    pages = {(report, "RESULTS"), (report, "README"), (report, "PLOT"), (cluster, "PAGE")}
+    pages = [(report, "RESULTS"), (report, "README"), (report, "PLOT"), (cluster, "PAGE")]
     written: dict[Path, Path] = {}
     for module, name in pages:
         page: Path = getattr(module, name)

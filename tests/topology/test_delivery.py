@@ -1,0 +1,80 @@
+"""What ends a delivery says why. Nothing real gives each error when it is wanted: a producer that fails stands in.
+
+What is delivered, and in which order, is shown on a real Kafka: test_worker.py and the fault suite.
+"""
+
+import asyncio
+from typing import Any
+
+import pytest
+from aiokafka.errors import (
+    KafkaError,
+    LeaderNotAvailableError,
+    NotLeaderForPartitionError,
+    OperationNotAttempted,
+    ProducerFenced,
+    UnknownTopicOrPartitionError,
+)
+
+from topology import delivery
+from topology.batch import Records
+from topology.delivery import Delivery, Lane
+
+
+class Task:
+    """A partition with one output."""
+
+    number = 3
+    unsaved = 0
+
+    def __init__(self) -> None:
+        self.waiting = 1
+
+    def take(self) -> list[Records]:
+        self.waiting = 0
+        records = Records()
+        records.add(b"EURUSD", b"value", b"\0")
+        return [records]
+
+
+class Producer:
+    """Gives every batch up."""
+
+    def __init__(self, error: KafkaError) -> None:
+        self._error = error
+
+    async def send_batch(self, *_: Any, **__: Any) -> asyncio.Future[Any]:
+        given_up: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        given_up.set_exception(self._error)
+        return given_up
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OperationNotAttempted(), "partitions 3: a topic is missing"),
+        (UnknownTopicOrPartitionError(), "partitions 3: a topic is missing"),
+        (NotLeaderForPartitionError(), "partitions 3: a topic is missing"),
+        (LeaderNotAvailableError(), "partitions 3: a topic is missing"),
+        (ProducerFenced(), "partitions 3: this worker stood still"),
+        (KafkaError("what nobody thought of"), "partitions 3: delivery failed"),
+    ],
+    ids=lambda each: type(each).__name__ if isinstance(each, Exception) else "",
+)
+def test_the_worker_ends_and_says_what_is_wrong(monkeypatch: pytest.MonkeyPatch, error: KafkaError, said: str) -> None:
+    ended: list[str] = []
+    monkeypatch.setattr(delivery, "end", lambda text, **_: ended.append(text))
+
+    async def fail() -> None:
+        producer: Any = Producer(error)
+        made = Delivery(
+            [producer], ["best"], "changelog", lambda: None, delivery="at_least_once", commit_seconds=1.0, headers=[]
+        )
+        task: Any = Task()
+        Lane(task, made, lambda *_: None, lambda *_: None)
+        made.wake()
+        await asyncio.wait_for(made._loop, 10)
+
+    asyncio.run(fail())
+    [text] = ended
+    assert text.startswith(said)
