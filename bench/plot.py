@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-WIDTH, HEIGHT, LEFT, GAP = 900, 150, 70, 44
+WIDTH, HEIGHT, LEFT, GAP, LETTER = 900, 150, 70, 44, 14
 COLOURS: Final = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd")
 
 Line = Sequence[tuple[float, float]]  # (x, y) in ascending order of x
@@ -54,14 +54,18 @@ def _panel(panel: Panel, top: int) -> list[str]:
         f'<text x="{across(x):.1f}" y="{bottom + 14}" text-anchor="middle">{text}</text>'
         for text, x in panel.marks.items()
     ]
+    names = []
     for (name, line), colour in zip(panel.lines.items(), COLOURS, strict=False):
         points = [(across(x), down(y)) for x, y in line]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
         if panel.dots:
             parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in points]
-        x, y = points[-1]
-        parts.append(f'<text x="{x + 6:.1f}" y="{y + 4:.1f}" fill="{colour}">{name}</text>')
+        names.append((*points[-1], name, colour))
+    lowest = 0.0
+    for x, y, name, colour in sorted(names, key=lambda each: each[1]):
+        lowest = max(y + 4, lowest + LETTER)  # lines that end together: their names stand below one another
+        parts.append(f'<text x="{x + 6:.1f}" y="{lowest:.1f}" fill="{colour}">{name}</text>')
     return parts
 
 
