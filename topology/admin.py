@@ -573,11 +573,12 @@ def without_records(admin: Client, spans: dict[tuple[str, int], tuple[int, int]]
             for message in consumer.consume(100, timeout=0.1):
                 place = (message.topic() or "", message.partition() or 0)
                 error = message.error()
-                at_end = error is not None and error.code() == KafkaError._PARTITION_EOF
-                if place in left and (at_end or (error is None and (message.offset() or 0) >= spans[place][1])):
+                if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                    continue
+                # of an end it is the offset that comes next: not yet the last where a transaction is open
+                if place in left and (message.offset() or 0) >= spans[place][1]:
                     found.append(place)
-                if at_end or error is None:
-                    left.discard(place)
+                left.discard(place)
     finally:
         consumer.close()
     return found

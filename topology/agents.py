@@ -71,6 +71,7 @@ class Tasks(Generic[ProcessorT]):
         self._claimed: set[int] = set()  # partitions
         self._fencing: asyncio.Future[Any] | None = None
         self._stopping = False
+        self._closing = asyncio.Lock()  # a stop in the middle of a rebalance waits until that has given back
         self.lanes: dict[int, Lane[ProcessorT]] = {}
 
     async def start(self, watch: Watch | None = None) -> None:
@@ -86,7 +87,7 @@ class Tasks(Generic[ProcessorT]):
 
         What an earlier owner has not committed is undone, and it can't commit any more.
         """
-        if not self._transactional or not numbers:
+        if not self._transactional or not numbers or self._stopping:
             return
         self._fencing = asyncio.ensure_future(asyncio.wait_for(self._claim(numbers), TRANSACTIONS_S))
         try:
@@ -204,16 +205,17 @@ class Tasks(Generic[ProcessorT]):
         the changelog knows their state. And they are read from the committed offset on again, which a task that was
         kept would have passed. The table gets what the task had, and reads on from there.
         """
-        by_delivery: dict[Delivery, set[int]] = {}
-        for number in numbers & self.lanes.keys():
-            by_delivery.setdefault(self.lanes[number].delivery, set()).add(number)
-        saved = all(await asyncio.gather(*(self._give_back(*each) for each in by_delivery.items())))
-        self._room.set()
-        if not self.lanes:
-            self._delivery = None
-            await self._let_go(saved)
+        async with self._closing:
+            by_delivery: dict[Delivery, set[int]] = {}
+            for number in numbers & self.lanes.keys():
+                by_delivery.setdefault(self.lanes[number].delivery, set()).add(number)
+            await asyncio.gather(*(self._give_back(*each) for each in by_delivery.items()))
+            self._room.set()
+            if not self.lanes:
+                self._delivery = None
+                await self._let_go()
 
-    async def _give_back(self, delivery: Delivery, numbers: set[int]) -> bool:
+    async def _give_back(self, delivery: Delivery, numbers: set[int]) -> None:
         lanes = [self.lanes.pop(number) for number in numbers]
         saved = False
         try:
@@ -225,10 +227,14 @@ class Tasks(Generic[ProcessorT]):
                     states.take_back(lane.task.states())
                 else:
                     states.forget()
-        return saved
 
-    async def _let_go(self, saved: bool) -> None:
-        """Have nothing more to commit of any partition, and say so. Where Kafka is away those who come fence us."""
+    async def _let_go(self) -> None:
+        """Have nothing more to commit of any partition, and say so. Where Kafka is away those who come fence us.
+
+        Kafka answers a commit before it has written the markers, without which nobody sees what was committed: who
+        came then would recover an older state, and make the same outputs again. To begin anew under our own ids waits
+        for the markers, and undoes what is open where something could not be saved.
+        """
         producers, self._transactions = self._transactions, []
         if not producers:
             return
@@ -236,8 +242,7 @@ class Tasks(Generic[ProcessorT]):
         claimed, self._claimed = self._claimed, set()
         try:
             async with asyncio.timeout(STOP_S):
-                if not saved:
-                    await _stop(await self._fence(self._id))
+                await _stop(await self._fence(self._id))
                 await asyncio.to_thread(self._owners.release, self._id, claimed)
         except Exception as error:  # noqa: BLE001  whatever it is: the claims stand, and whoever reads them fences us
             log.warning("partitions %s are not released: %r", sorted(claimed), error)

@@ -127,6 +127,18 @@ BREAKAGES: Final = (
         "at_least_once",
     ),
     Breakage(
+        "given up before the markers",
+        "who comes next can't see yet what was committed, and makes it again",
+        (
+            Edit(
+                "topology/agents.py",
+                "                await _stop(await self._fence(self._id))\n",
+                "                await asyncio.sleep(0)\n",
+            ),
+        ),
+        "markers",
+    ),
+    Breakage(
         "no fencing",
         "a worker that stood still commits what another has done meanwhile",
         (

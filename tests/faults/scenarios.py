@@ -137,6 +137,30 @@ def scale_workers(world: World) -> None:
             world.pause(world.chance.uniform(1.0, 3.0))
 
 
+def late_markers(world: World) -> None:
+    """Workers come and go while Kafka is late with what shows that a transaction was committed."""
+    for number in range(1 if world.plan.short else 4):
+        seconds = world.chance.choice((0.05, 0.1, 0.2))  # each way, and of what two workers ask one waits for the other
+        world.single.late(seconds)
+        began = time.monotonic()
+        fault = world.fault(f"markers late by {seconds} s, and added", "a worker")
+        world.add_worker()
+        world.recovered(fault, began, RECOVERY_S)
+        world.pause(world.chance.uniform(1.0, 3.0))
+        leaving = world.workers.pop(number % 2)
+        began = time.monotonic()
+        fault = world.fault("removed", leaving.name)
+        world.stop_programs([leaving])
+        world.recovered(fault, began, RECOVERY_S)
+        world.pause(world.chance.uniform(1.0, 3.0))
+        began = time.monotonic()
+        fault = world.fault("SIGKILL", world.workers[0].name)
+        world.workers[0].kill()
+        world.restart(world.workers[0])
+        world.recovered(fault, began, RECOVERY_S)
+    world.single.late(0.0)
+
+
 def lose_state(world: World) -> None:
     """The state directory is deleted under the worker, and between two of its lives."""
     for number in range(1 if world.plan.short else 4):
@@ -359,6 +383,7 @@ SCENARIOS: Final = (
     Scenario("zombie", "3", hold_worker, workers=2, short=True),
     Scenario("replaced", "3", hold_only_worker),
     Scenario("scale", "4", scale_workers, short=True),
+    Scenario("markers", "4", late_markers),
     Scenario("leader", "5", lose_leader, cluster=True, workers=2),
     Scenario("brokers", "5", restart_brokers, cluster=True),
     Scenario("slow", "5", slow_broker, cluster=True),

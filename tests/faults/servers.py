@@ -11,6 +11,7 @@ from pathlib import Path
 
 from deploy import local
 from tests.faults.cluster import Cluster
+from tests.faults.single import Single
 
 STOP_LIMIT_S = 20.0
 SMALL_DISK = "4g"  # of memory, filled to the last byte: the full form writes its 500,000 ticks twice, and their log
@@ -24,8 +25,8 @@ class Servers:
         self._directory = directory
         self._say = say
         self._cluster: Cluster | None = None
+        self._single: Single | None = None
         self._postgres: list[Postgres] = []
-        self._kafka = False
 
     def __enter__(self) -> "Servers":
         return self
@@ -36,26 +37,29 @@ class Servers:
             shutil.rmtree(self._directory / "cluster")
         for postgres in self._postgres:
             postgres.close()
-        local.clean(self._directory / "kafka")
+        if self._single is not None:
+            self._single.close()
 
-    def kafka(self) -> str:
-        """A Kafka of one node."""
-        self._end_cluster()
-        return local.start(self._directory / "kafka", postgres=False, say=self._say).broker
+    def single(self) -> Single:
+        """A Kafka of one node; the three have to make room."""
+        if self._cluster is not None:
+            self._cluster.close()
+            self._cluster = None
+        if self._single is None:
+            self._single = Single(self._directory / "kafka", self._say)
+        self._single.start()
+        self._single.late(0.0)
+        return self._single
 
     def cluster(self) -> Cluster:
         """A Kafka of three nodes; the single one has to make room."""
-        local.stop(self._directory / "kafka")
+        if self._single is not None:
+            self._single.stop()
         if self._cluster is None:
             shutil.rmtree(self._directory / "cluster", ignore_errors=True)
             self._cluster = Cluster(self._directory / "cluster", self._say)
         self._cluster.mend()
         return self._cluster
-
-    def _end_cluster(self) -> None:
-        if self._cluster is not None:
-            self._cluster.close()
-            self._cluster = None
 
     def postgres(self, *, small: bool = False) -> "Postgres":
         """A PostgreSQL; ``small``: with a disk of its own that can be filled."""

@@ -114,8 +114,7 @@ def soak(plan: Plan, directory: Path, seconds: float, *, replaying: bool) -> tup
     feed.write_instruments(instruments)
     samples: list[Sample] = []
     with Servers(directory, say) as servers:
-        broker = servers.kafka()
-        world = World("soak", broker, servers.postgres(), None, instruments, directory / "soak", plan, say)
+        world = World("soak", servers.single(), servers.postgres(), instruments, directory / "soak", plan, say)
         try:
             world.begin()
             world.feed()
@@ -123,8 +122,10 @@ def soak(plan: Plan, directory: Path, seconds: float, *, replaying: bool) -> tup
             replay = None
             sunk = [named(topic.name, world.run) for topic in admin.SUNK]
             lags = {
-                "worker": log.Lag(broker, admin.app_id(world.run), [named(topics.RAW.name, world.run)], PARTITIONS),
-                "sink": log.Lag(broker, admin.sink_id(world.run), sunk, PARTITIONS),
+                "worker": log.Lag(
+                    world.broker, admin.app_id(world.run), [named(topics.RAW.name, world.run)], PARTITIONS
+                ),
+                "sink": log.Lag(world.broker, admin.sink_id(world.run), sunk, PARTITIONS),
             }
             while time.monotonic() < limit:
                 world.pause(SAMPLE_S)

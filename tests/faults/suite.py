@@ -79,10 +79,9 @@ def play(
     shutil.rmtree(directory, ignore_errors=True)
     began = time.monotonic()
     plan = scenario.plan(plan, directory)
-    cluster = servers.cluster() if scenario.cluster else None
+    kafka = servers.cluster() if scenario.cluster else servers.single()
     postgres = servers.postgres(small=scenario.small_disk)
-    broker = cluster.broker if cluster else servers.kafka()
-    world = World(scenario.name, broker, postgres, cluster, instruments, directory, plan, say)
+    world = World(scenario.name, kafka, postgres, instruments, directory, plan, say)
     compared = Compared({}, [])
     try:
         with closing(world):

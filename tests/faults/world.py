@@ -23,6 +23,7 @@ from tests.faults.compare import Compared, Subject, compare
 from tests.faults.feed import Fed, Shift
 from tests.faults.programs import ROOT, Program
 from tests.faults.servers import Postgres
+from tests.faults.single import Single
 from tests.faults.watch import Watch
 from topology import admin
 
@@ -69,18 +70,17 @@ class World:
     def __init__(
         self,
         name: str,
-        broker: str,
+        kafka: Single | Cluster,
         postgres: Postgres,
-        cluster: Cluster | None,
         instruments: Path,
         directory: Path,
         plan: Plan,
         say: Callable[[str], None] = print,
     ) -> None:
         self.name = name
-        self.broker = broker
+        self.kafka = kafka
+        self.broker = kafka.broker
         self.postgres = postgres
-        self._cluster = cluster
         self.plan = plan
         self.directory = directory
         self.chance = random.Random(f"{plan.seed}-{name}")
@@ -230,8 +230,14 @@ class World:
     @property
     def cluster(self) -> Cluster:
         """The three brokers."""
-        assert self._cluster is not None
-        return self._cluster
+        assert isinstance(self.kafka, Cluster)
+        return self.kafka
+
+    @property
+    def single(self) -> Single:
+        """The Kafka of one node."""
+        assert isinstance(self.kafka, Single)
+        return self.kafka
 
     @property
     def watch(self) -> Watch:

@@ -167,11 +167,22 @@ def test_what_is_only_markers_and_undone_records_is_no_lag(stack: Stack, run: st
         producer.produce(raw, b"1", partition=0)
         producer.flush()
         end()
-    consumer = Consumer({"bootstrap.servers": stack.broker, "group.id": admin.app_id(run)})
-    consumer.commit(offsets=[TopicPartition(raw, 0, 1)], asynchronous=False)  # and then the group was stopped
-    consumer.close()
+
+    def commit(offset: int) -> None:
+        consumer = Consumer({"bootstrap.servers": stack.broker, "group.id": admin.app_id(run)})
+        consumer.commit(offsets=[TopicPartition(raw, 0, offset)], asynchronous=False)
+        consumer.close()
+
+    def wait_for_markers(end: int) -> None:
+        """Kafka writes them after its answer, and tells nobody when."""
+        limit = time.monotonic() + 10
+        while admin.offsets(client, [raw], admin.LATEST, admin.COMMITTED) != {raw: {0: end}}:
+            assert time.monotonic() < limit
+            time.sleep(0.02)
+
     client = admin.connect(stack.broker)
-    assert admin.offsets(client, [raw], admin.LATEST) == {raw: {0: 4}}
+    wait_for_markers(4)
+    commit(1)  # and then the group was stopped
     assert admin.groups(client, run)[0].total == 0
     produce(stack, raw, 0, 1)
     assert admin.groups(client, run)[0].total > 0
@@ -180,7 +191,11 @@ def test_what_is_only_markers_and_undone_records_is_no_lag(stack: Stack, run: st
     producer.flush()
     assert admin.offsets(client, [raw], admin.LATEST) == {raw: {0: 6}}
     assert admin.offsets(client, [raw], admin.LATEST, admin.COMMITTED) == {raw: {0: 5}}
+    commit(5)
+    assert admin.groups(client, run)[0].total == 1  # it may be committed
     producer.abort_transaction()
+    wait_for_markers(7)
+    assert admin.groups(client, run)[0].total == 0
 
 
 def test_a_named_run_is_removed_and_only_that(stack: Stack, run: str) -> None:

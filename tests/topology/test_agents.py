@@ -92,7 +92,7 @@ def test_of_whoever_has_not_released_both_transactions_are_undone(stack: Stack, 
             with pytest.raises(ProducerFenced):
                 await producer.commit_transaction()
         await asyncio.gather(*(producer.stop() for producer in held), return_exceptions=True)  # they have failed
-        await new._let_go(True)
+        await new._let_go()
 
     asyncio.run(taken_over())
     assert read(stack.broker, topic) == []

@@ -1,0 +1,81 @@
+"""A Kafka that has taken a commit and not yet written its markers: what it calls the end lies before what it knows."""
+
+import asyncio
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+
+from deploy.local import Stack
+from schemas import topics
+from tests.faults.single import Single
+from tests.market import market
+from tests.topology.processes import PARTITIONS, assert_as_expected, produce, wait_for_no_lag
+from tests.topology.test_agents import tasks_of
+from tests.topology.test_worker import Workers, workers
+from topology import admin
+from topology.app import new_producer
+from topology.owners import Owners
+
+pytestmark = pytest.mark.integration
+
+__all__ = ["workers"]  # a fixture
+
+LATE_S = 0.25  # each way
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A Kafka of this file's own."""
+    kafka = Single(tmp_path_factory.mktemp("late"), lambda _: None)
+    kafka.late(LATE_S)
+    try:
+        yield kafka.start()
+    finally:
+        kafka.close()
+
+
+@pytest.fixture
+def run(stack: Stack, run_name: str) -> str:
+    """A run with its topics."""
+    admin.create_topics(stack.broker, run_name, partitions=PARTITIONS)
+    return run_name
+
+
+def test_who_releases_a_partition_has_all_that_it_committed_in_the_log(stack: Stack, run: str) -> None:
+    """Else who claims it next would recover its state without the last of it, and make the same outputs again."""
+    topic = topics.named(topics.TICK.name, run)
+
+    async def handed_over() -> dict[str, dict[int, int]]:
+        make = partial(new_producer, {"bootstrap_servers": stack.broker})
+        old, new = (tasks_of(make, Owners(stack.broker, admin.owners_topic(run))) for _ in range(2))
+        await old.fence({0})
+        producer = old._transactions[0]
+        await producer.begin_transaction()
+        await producer.send_and_wait(topic, b"the last", partition=0)
+        await producer.commit_transaction()
+        await old._let_go()
+        await new.fence({0})
+        ends = admin.offsets(admin.connect(stack.broker), [topic], admin.LATEST, admin.COMMITTED)
+        await new._let_go()
+        return ends
+
+    assert asyncio.run(handed_over())[topic][0] == 2  # the record and its marker
+
+
+def test_what_moves_in_order_is_made_once(stack: Stack, run: str, workers: Workers) -> None:
+    """Workers come and go in order while records flow: every topic has what the driver says, and no more."""
+    parts = [market(11, 6_000)[at : at + 1_500] for at in range(0, 6_000, 1_500)]
+    first = workers.start()
+    produce(stack.broker, run, parts[0])
+    wait_for_no_lag(stack.broker, run, workers)
+    produce(stack.broker, run, parts[1])
+    workers.start()
+    produce(stack.broker, run, parts[2])
+    wait_for_no_lag(stack.broker, run, workers)
+    produce(stack.broker, run, parts[3])
+    assert first.stop() == 0
+    workers.remove(first)
+    wait_for_no_lag(stack.broker, run, workers)
+    assert workers[0].stop() == 0
+    assert_as_expected(stack.broker, run, exactly=True)
