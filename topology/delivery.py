@@ -140,8 +140,6 @@ class Delivery:
         self._producers = deque(producers)
         self._topics = topics
         self._changelog = changelog
-        self._usual: set[TopicPartition] = set()  # those of the last transaction
-        self._sent: set[TopicPartition] = set()  # and of this one
         self._took = took
         self._transactional = delivery == "exactly_once"
         self._commit_seconds = commit_seconds
@@ -283,7 +281,6 @@ class Delivery:
             await self._producers[0].commit_transaction()
             self._producers.rotate()
             self._open = False
-            self._usual, self._sent = self._sent, set()
         for commit in commits:
             for key, value in commit.state:
                 commit.lane.saved(key, value)
@@ -316,10 +313,16 @@ class Delivery:
         ]
         if not batches:
             return {}
-        self._sent.update(place for place, _ in batches)
-        if self._transactional and not self._open:
-            await self._begin()
         producer = self._producers[0]
+        for topic in {place.topic for place, _ in batches}:
+            await producer.partitions_for(topic)  # else it is asked for between two batches, and they part
+        if self._transactional:
+            if not self._open:
+                await producer.begin_transaction()
+                self._open = True
+            if producer._txn_manager.is_in_transaction():
+                for place, _ in batches:  # in a single request, not one by one as they come
+                    producer._txn_manager.maybe_add_partition_to_txn(place)
         try:
             futures = [
                 await producer.send_batch(batch, place.topic, partition=place.partition) for place, batch in batches
@@ -331,14 +334,6 @@ class Delivery:
             (place.topic, place.partition): int(at.offset + batch.record_count() - 1)
             for (place, batch), at in zip(batches, delivered, strict=True)
         }
-
-    async def _begin(self) -> None:
-        """Open a transaction; what the last one had is added in a single request, not topic by topic as it comes."""
-        producer = self._producers[0]
-        await producer.begin_transaction()
-        self._open = True
-        for place in self._usual:
-            producer._txn_manager.maybe_add_partition_to_txn(place)
 
 
 def end(text: str, *, exc_info: bool = False) -> None:

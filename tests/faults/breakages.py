@@ -93,14 +93,12 @@ BREAKAGES: Final = (
                 "        if commits and self._transactional:\n"
                 "            await self._producers[0].commit_transaction()\n"
                 "            self._producers.rotate()\n"
-                "            self._open = False\n"
-                "            self._usual, self._sent = self._sent, set()\n",
+                "            self._open = False\n",
                 "        ends = await self._deliver([each for each in made if each[0] == self._changelog])\n"
                 "        if commits and self._transactional:\n"
                 "            await self._producers[0].commit_transaction()\n"
                 "            self._producers.rotate()\n"
                 "            self._open = False\n"
-                "            self._usual, self._sent = self._sent, set()\n"
                 "        await self._deliver([each for each in made if each[0] != self._changelog])\n",
             ),
         ),

@@ -138,27 +138,23 @@ def scale_workers(world: World) -> None:
 
 
 def late_markers(world: World) -> None:
-    """Workers come and go while Kafka is late with what shows that a transaction was committed."""
-    for number in range(1 if world.plan.short else 4):
-        seconds = world.chance.choice((0.05, 0.1, 0.2))  # each way, and of what two workers ask one waits for the other
-        world.single.late(seconds)
-        began = time.monotonic()
-        fault = world.fault(f"markers late by {seconds} s, and added", "a worker")
-        world.add_worker()
-        world.recovered(fault, began, RECOVERY_S)
-        world.pause(world.chance.uniform(1.0, 3.0))
-        leaving = world.workers.pop(number % 2)
-        began = time.monotonic()
-        fault = world.fault("removed", leaving.name)
-        world.stop_programs([leaving])
-        world.recovered(fault, began, RECOVERY_S)
-        world.pause(world.chance.uniform(1.0, 3.0))
-        began = time.monotonic()
-        fault = world.fault("SIGKILL", world.workers[0].name)
-        world.workers[0].kill()
-        world.restart(world.workers[0])
-        world.recovered(fault, began, RECOVERY_S)
-    world.single.late(0.0)
+    """Workers come and go just when Kafka is late with what shows that a transaction was committed."""
+    for _ in range(2 if world.plan.short else 6):
+        for change in ("added", "removed"):
+            seconds = world.chance.choice((0.3, 0.5))  # each way
+            world.single.late(seconds)
+            world.pause(world.chance.uniform(0.2, 0.6))
+            began = time.monotonic()
+            if change == "added":
+                fault = world.fault(f"markers late by {seconds} s, and added", "a worker")
+                world.add_worker()
+            else:
+                leaving = world.workers.pop(world.chance.randrange(len(world.workers)))
+                fault = world.fault(f"markers late by {seconds} s, and removed", leaving.name)
+                world.stop_programs([leaving])
+            world.recovered(fault, began, RECOVERY_S)
+            world.single.late(0.0)
+            world.pause(world.chance.uniform(1.0, 3.0))
 
 
 def lose_state(world: World) -> None:
