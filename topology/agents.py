@@ -111,15 +111,17 @@ class Tasks(Generic[ProcessorT]):
 
     async def _claim(self, numbers: set[int]) -> None:
         if not self._transactions:
+            # before the claim: made after it they could be younger than the fence of whoever has read it
             self._id = f"{self._app.conf.id}-{uuid.uuid4().hex}"
+            self._transactions = await self._fence(self._id)
         self._claimed |= numbers
         others = await asyncio.to_thread(self._owners.claim, self._id, numbers)
-        for other, claimed in others.items():
-            log.info("fencing %s, which has not given up partitions %s", other, sorted(claimed))
-            await _stop(await self._fence(other))
-            await asyncio.to_thread(self._owners.release, other, claimed)
-        if not self._transactions:
-            self._transactions = await self._fence(self._id)
+        await asyncio.gather(*(self._take_over(other, claimed) for other, claimed in others.items()))
+
+    async def _take_over(self, other: str, claimed: set[int]) -> None:
+        log.info("fencing %s, which has not given up partitions %s", other, sorted(claimed))
+        await _stop(await self._fence(other))
+        await asyncio.to_thread(self._owners.release, other, claimed)
 
     async def _fence(self, id: str) -> list[AIOKafkaProducer]:
         """Undo what is open under a claim's transactional ids; who has them can't commit any more. Give who can."""

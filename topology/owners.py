@@ -3,11 +3,11 @@
 A worker writes all of its partitions in one transaction, under ids of its own, so Kafka doesn't know that one of
 them has moved. The workers tell one another: a compacted topic holds a claim for each partition and id.
 
-    A claims    reads the partition of the topic, up to its claim: nobody else's stands there
+    A claims    with ids that Kafka has: reads the partition of the topic up to its claim, nobody else's stands there
     B claims    the group took A for dead. B reads A's claim and fences A: what A has open is undone, and it can't
                 commit again
     A releases  B says so for it
-    B releases  B has given the partition up, and can't commit any more of it
+    B releases  B has given the partition up: it can't commit any more of it, and what it has committed can be seen
 
 Of two that claim at once the later one sees the earlier one's claim, and fences it. State is recovered after that: what
 others have committed by then is all that they ever will.

@@ -142,8 +142,8 @@ BREAKAGES: Final = (
         (
             Edit(
                 "topology/agents.py",
-                "            await _stop(await self._fence(other))\n",
-                "            await asyncio.sleep(0)\n",
+                "        await _stop(await self._fence(other))\n",
+                "        await asyncio.sleep(0)\n",
             ),
         ),
         "zombie",

@@ -73,6 +73,19 @@ def test_whatever_else_goes_wrong_ends_the_worker() -> None:
         fence(Producer(ValueError("what nobody thought of")))
 
 
+def test_it_can_be_fenced_before_anybody_reads_its_claim() -> None:
+    """An id that Kafka gets to know after it was fenced could commit."""
+    done = []
+
+    class Told(Producer):
+        async def start(self) -> None:
+            done.append("started")
+
+    owners = SimpleNamespace(claim=lambda _id, _numbers: done.append("claimed") or {})
+    asyncio.run(tasks_of(lambda _: Told(), owners).fence({0}))
+    assert done == ["started", "started", "claimed"]
+
+
 @pytest.mark.integration
 def test_of_whoever_has_not_released_both_transactions_are_undone(stack: Stack, run: str) -> None:
     """They take turns, so that either can be the one that is open; no commit of it is let in any more."""
