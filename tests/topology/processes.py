@@ -1,5 +1,6 @@
 """Start and stop real tickloom processes, and read what they wrote."""
 
+import re
 import signal
 import socket
 import subprocess
@@ -36,6 +37,9 @@ def free_ports(count: int) -> list[int]:
     for probe in probes:
         probe.close()
     return ports
+
+
+WRONG = re.compile(r"\[(ERROR|CRITICAL)\]|^Traceback")
 
 
 class Process:
@@ -81,8 +85,11 @@ class Process:
         return self._process.poll() is None
 
     def tail(self, lines: int = 40) -> str:
-        """The end of its log."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+        """The end of its log, and before it the first thing that went wrong: what follows that may be long."""
+        said = self.log.read_text(errors="replace").splitlines()
+        first = next((number for number, line in enumerate(said) if WRONG.search(line)), len(said))
+        before = said[first : min(first + lines // 2, len(said) - lines)]
+        return "\n".join([*before, *(["..."] if before else []), *said[-lines:]])
 
 
 def produce(broker: str, run: str, records: list[Any], clock_every: int = 200) -> None:
