@@ -147,6 +147,7 @@ class Tasks(Generic[ProcessorT]):
         states = self._table.data.states(number)
         if self._watch is not None:
             await self._check(number, states, self._watch)
+            states.origin = self._watch.raw  # that of what this worker saves
         task = self._task(number)
         count = len(states.values)
         for key, value in states.lend():

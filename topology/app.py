@@ -7,6 +7,7 @@ import asyncio
 import gc
 import logging
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
@@ -36,6 +37,8 @@ from topology.web import views
 from topology.web.serving import serve_on
 
 CLOCK_SECONDS = 1.0
+STOP_LIMIT_S = 25.0  # service managers kill after 30
+COMMIT_LIMIT_S = 5.0
 TRANSACTION_TIMEOUT_MS = 10_000  # a dead worker's open transaction hides what is behind it for so long, at most
 BATCH_BYTES = 1 << 20  # of one produced batch, and the broker's own limit
 
@@ -70,6 +73,9 @@ class App(faust.App):
         await self.tickloom.fence({tp.partition for tp in assigned if tp.topic == self.tickloom.raw})
         await super()._on_partitions_assigned(assigned, generation_id)
 
+    def _on_rebalance_when_stopped(self) -> None:
+        """Nothing: the stop itself leaves the group. Faust would close the consumer, from a loop that isn't its own."""
+
     def _crash(self, reason: BaseException) -> None:
         # of this or any other service; what a person can put right is one line
         if isinstance(reason, InvalidSessionTimeoutError):
@@ -81,13 +87,21 @@ class App(faust.App):
 
     async def on_stop(self) -> None:
         """The worker ends: commit, then let the producers go."""
+        limit = threading.Timer(STOP_LIMIT_S, end, ["Kafka did not answer: what it has not taken is made again"])
+        limit.daemon = True
+        limit.start()
         self.tickloom.hurry()
         await super().on_stop()
         await self.tickloom.stop()
 
 
 def build(settings: Settings) -> App:
-    """Make the application; nothing is connected yet."""
+    """Make the application; nothing is connected yet. Raises ConfigError."""
+    if settings.delivery == "exactly_once" and settings.commit_seconds > COMMIT_LIMIT_S:
+        raise ConfigError(
+            f"TICKLOOM_COMMIT_SECONDS={settings.commit_seconds:g}: exactly once a commit is due within "
+            f"{COMMIT_LIMIT_S:g} s, as Kafka undoes a transaction after {TRANSACTION_TIMEOUT_MS // 1000}"
+        )
     run = settings.run
     data = settings.data_dir / (run or "live")
     data.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ Theory of operation.
    while OUT_RECORDS or OUT_BYTES of it are not acked. A batch has at most `broker_max_poll_records` records and
    comes from one fetch of at most `consumer_max_fetch_size` bytes; aiokafka holds one more fetch per partition.
    While every partition waits for its agent, nothing is polled, so an agent that acks nothing for
-   `broker_max_poll_interval` loses its partitions to others.
+   `broker_max_poll_interval` loses its partitions to others. A worker without partitions stays, as a spare.
  - Latency: one request is always waiting in the consumer's thread, so a record costs one hop between the two
    event loops; an ack that makes room ends that request early. Records that have come wait for nothing; only
    the next fetch is put off by PACE_S, or a trickle would cost a core.
@@ -45,6 +45,7 @@ from aiokafka.consumer import fetcher as aiokafka_fetcher
 from aiokafka.errors import (
     ConsumerStoppedError,
     GroupCoordinatorNotAvailableError,
+    IllegalStateError,
     KafkaError,
     NotCoordinatorForGroupError,
     for_code,
@@ -305,14 +306,14 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._coordinator.check_errors()
         if fetcher.error_future.done():
             fetcher.error_future.result()
+        if wanted or not self.consumer.spans:
+            # Else every partition waits for its agent. After broker_max_poll_interval of that aiokafka leaves the
+            # group; a worker that has no partition must not, it is there for when another dies.
+            fetcher._subscriptions._last_fetch_ended = monotonic()
         runs = await self._take(consumer, wanted)
         if not runs and not self._woken:
             self._waiter = fetcher._create_fetch_waiter()
-            if wanted:
-                with fetcher._subscriptions.fetch_context():
-                    await asyncio.wait([self._waiter], timeout=IDLE_WAIT_S)
-            else:
-                await asyncio.wait([self._waiter], timeout=IDLE_WAIT_S)
+            await asyncio.wait([self._waiter], timeout=IDLE_WAIT_S)
             self._waiter.cancel()
             self._waiter = None
             runs = await self._take(consumer, wanted)
@@ -365,6 +366,15 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     async def _seek_to_committed(self, restarts: Mapping[TP, int]) -> dict[TP, int | None]:
         consumer = self._ensure_consumer()
+        subscriptions = consumer._subscription
+        assignment = subscriptions.subscription.assignment
+
+        def check() -> None:
+            if subscriptions.reassignment_in_progress or subscriptions.subscription.assignment is not assignment:
+                # Faust's recovery would let records flow in the middle of the next rebalance; so it waits for its end.
+                raise IllegalStateError("the partitions are being given up again")
+
+        check()
         tps = [tp for tp in self.assignment() if not self.consumer._is_changelog_tp(tp)]
         for tp in tps:
             self.consumer.spans.pop(tp, None)
@@ -375,6 +385,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                 consumer.seek(topic, min(offset, restarts.get(TP(*topic), offset)))
         if unread := [topic for topic, offset in zip(topics, offsets, strict=True) if offset is None]:
             await consumer.seek_to_beginning(*unread)
+        check()
         for tp in tps:
             self.consumer.spans[tp] = Acks()
         return dict(zip(tps, offsets, strict=True))
@@ -460,13 +471,12 @@ class Consumer(driver.Consumer):
                 if self.flow_active and (acks := self.spans.get(tp)) is not None and not acks.is_full()
             }
             try:
-                runs = await self._thread.fetch(frozenset(self._asked))
+                for run in await self._thread.fetch(frozenset(self._asked)):
+                    await self._handle(run)
             except (ConsumerStoppedError, asyncio.CancelledError):
                 if self.app.should_stop:
                     return
                 raise
-            for run in runs:
-                await self._handle(run)
 
     async def _handle(self, run: Run) -> None:
         changelog = self._is_changelog_tp(run.tp)

@@ -9,6 +9,7 @@ import pytest
 
 from schemas.instrument import ConfigError
 from topology import config
+from topology.app import build
 from topology.config import Settings
 
 SECRET = "hunter2"
@@ -157,3 +158,8 @@ def test_of_many_that_start_at_once_one_gets_the_usual_web_port(monkeypatch: pyt
 def test_a_host_that_is_not_ours_is_a_clear_error() -> None:
     with pytest.raises(ConfigError, match="TICKLOOM_WEB_HOST"):
         config.worker_listener(Settings(web_host="192.0.2.1"))
+
+
+def test_a_commit_that_comes_after_kafka_has_undone_the_transaction_is_refused() -> None:
+    with pytest.raises(ConfigError, match="TICKLOOM_COMMIT_SECONDS=6: exactly once a commit is due within 5 s"):
+        build(Settings(commit_seconds=6.0))

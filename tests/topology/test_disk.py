@@ -4,6 +4,7 @@ import random
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploy.local import Stack
+from schemas import topics
 from schemas.instrument import ConfigError
 from tests.market import market
-from tests.topology.processes import Process, assert_as_expected, produce, read, wait_for_no_lag
+from tests.topology.processes import PARTITIONS, Process, assert_as_expected, produce, read, wait_for_no_lag
 from topology import admin, config, disk
 from topology.disk import DiskStates
 from topology.table import States
@@ -161,3 +163,26 @@ def test_a_killed_worker_goes_on_from_its_files(
     wait_for_no_lag(stack.broker, run, [worker])
     assert recovered(worker) > changelog
     assert worker.stop() == 0
+
+
+@pytest.mark.integration
+def test_it_knows_from_its_files_that_the_input_was_made_anew(
+    stack: Stack, run: str, start: Callable[..., Process], environment: dict[str, str]
+) -> None:
+    """Else as many records of the new one would be passed over as the old one had."""
+    settings = {"TICKLOOM_STATE_STORE": "rocksdb", "TICKLOOM_DATA": environment["TICKLOOM_DATA"]}
+    worker = start("worker", **settings)
+    produce(stack.broker, run, market(1, 1_000))
+    wait_for_no_lag(stack.broker, run, [worker])
+    assert worker.stop() == 0
+    raw = topics.named(topics.RAW.name, run)
+    client = admin.connect(stack.broker)  # has to live until it is done
+    client.delete_topics([raw])[raw].result(30)
+    admin.create_topics(stack.broker, run, partitions=PARTITIONS)
+    produce(stack.broker, run, market(2, 2_000))
+    worker = start("worker", **settings)
+    limit = time.monotonic() + 60
+    while worker.is_running():
+        assert time.monotonic() < limit, worker.tail()
+        time.sleep(0.05)  # polling the end of a process
+    assert "is not the topic that the state has processed" in worker.log.read_text(), worker.tail()

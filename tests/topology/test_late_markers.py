@@ -1,6 +1,8 @@
 """A Kafka that has taken a commit and not yet written its markers: what it calls the end lies before what it knows."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Iterator
 from functools import partial
 
@@ -75,7 +77,22 @@ def test_what_moves_in_order_is_made_once(stack: Stack, run: str, workers: Worke
     wait_for_no_lag(stack.broker, run, workers)
     produce(stack.broker, run, parts[3])
     assert first.stop() == 0
+    assert "LeaveGroup request succeeded" in first.log.read_text()  # it is told in the middle of a rebalance
     workers.remove(first)
     wait_for_no_lag(stack.broker, run, workers)
     assert workers[0].stop() == 0
     assert_as_expected(stack.broker, run, exactly=True)
+
+
+def test_a_stop_has_an_end_also_where_kafka_is_silent(stack: Stack, run: str, workers: Workers) -> None:
+    """What has not been committed will be made again: a crash loses nothing."""
+    worker = workers.start()
+    produce(stack.broker, run, market(12, 500))
+    wait_for_no_lag(stack.broker, run, workers)
+    assert stack.kafka_pid is not None
+    os.kill(stack.kafka_pid, signal.SIGSTOP)
+    try:
+        assert worker.stop(30) == 1
+    finally:
+        os.kill(stack.kafka_pid, signal.SIGCONT)
+    assert "Kafka did not answer" in worker.log.read_text().splitlines()[-1]

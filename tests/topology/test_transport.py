@@ -17,6 +17,7 @@ from typing import Any
 import faust
 import pytest
 from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.errors import IllegalStateError
 from aiokafka.protocol.commit import OffsetFetchResponse_v3
 from confluent_kafka import Consumer as PlainConsumer
 from confluent_kafka import Producer, TopicPartition
@@ -111,7 +112,7 @@ class Log:
         self.committed_offset: int | None = None
         self._max_poll_records = 3
         self.reassignment_in_progress = False
-        self._fetcher = self._subscriptions = self.subscription = self.assignment = self
+        self._fetcher = self._subscriptions = self._subscription = self.subscription = self.assignment = self
         self._wait_consume_future = self._notify = None
         self._records = {SOURCE: None}
 
@@ -354,6 +355,25 @@ def test_a_kafka_that_does_not_answer_during_recovery_is_an_error_and_a_stop_is_
         asyncio.run(waited(stop=True))
 
 
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_recovery_that_a_rebalance_has_overtaken_lets_nothing_flow(when: str) -> None:
+    """Faust goes on with it otherwise, and hands out records of partitions that are being given up."""
+
+    class Overtaken(Log):
+        async def committed(self, _tp: TP) -> int | None:
+            self.reassignment_in_progress = True
+            return 0
+
+    story = Story()
+    story.revoke(0)
+    story.assigned = True
+    story.thread._consumer = log = Overtaken() if when == "meanwhile" else Log()
+    log.reassignment_in_progress = when == "before"
+    with pytest.raises(IllegalStateError):  # by which Faust waits for the next one
+        story.do(story.consumer.perform_seek())
+    assert not story.consumer.spans
+
+
 def test_a_coordinator_that_has_moved_is_asked_again_for_what_is_committed() -> None:
     """Its answer has no partitions but an error of its own, which aiokafka takes for `nothing is committed`."""
     answers = [OffsetFetchResponse_v3(0, [], 16), OffsetFetchResponse_v3(0, [("t", [(0, 7, "", 0)])], 0)]
@@ -408,7 +428,7 @@ def work() -> None:
         broker=f"tickloom://{environment['TICKLOOM_BROKER']}",
         datadir=environment["DATADIR"],
         web_enabled=False,
-        **SETTINGS,
+        **SETTINGS | {"broker_max_poll_interval": float(environment.get("LONGEST", "300"))},
     )
     poison = int(environment.get("POISON", "-1"))
     table = app.Table("keys", key_type=bytes, value_type=bytes) if "TABLE" in environment else {}
@@ -613,6 +633,25 @@ def test_taking_partitions_over_may_last_longer_than_a_session(group: Group) -> 
     group.produce(400, 0.005)  # for longer than until the next heartbeat
     group.wait_for(800)
     assert "not recognized" not in worker.log.read_text(), worker.log.read_text()
+
+
+@pytest.mark.integration
+def test_a_worker_without_partitions_stays_in_the_group_and_takes_over(group: Group) -> None:
+    """aiokafka leaves a group, for good, where nothing has been fetched for broker_max_poll_interval."""
+    workers = [group.start(LONGEST="1.5") for _ in range(PARTITIONS + 1)]
+    group.wait(lambda: all("Worker ready" in worker.log.read_text() for worker in workers))
+    group.produce(100, 0.01)
+    group.wait_for(group.produced)
+    begun = [len(worker.notes()) for worker in workers]
+    group.produce(500, 0.01)
+    group.wait_for(group.produced)
+    [spare] = [worker for worker, count in zip(workers, begun, strict=True) if len(worker.notes()) == count]
+    before = len(spare.notes())
+    for worker in workers:
+        if worker is not spare:
+            worker.process.kill()
+    group.produce_until(lambda: len(spare.notes()) > before)
+    group.wait_for(group.produced)
 
 
 @pytest.mark.integration
