@@ -254,6 +254,8 @@ def create_topics(
     names = _full_names(recreate, run, set(rows))
     if named(RAW.name, run) in names and state_topic(run) not in names:
         names.append(state_topic(run))
+    if named(RAW.name, run) in names:
+        _await_nothing_of_the_old(admin, run, names)
     done = _forget(admin, app_id(run)) if state_topic(run) in names else []
     done += [_delete(admin, name) for name in names]
     found = _find(admin, list(rows))
@@ -271,6 +273,19 @@ def create_topics(
     for name, topic in found.items():
         done += _put_right(admin, rows[name], topic, count, run)
     return done
+
+
+def _await_nothing_of_the_old(admin: Client, run: str, names: Sequence[str]) -> None:
+    """A sink takes what it has not read yet for newer than all that comes of a market.raw that begins anew."""
+    sink = groups(admin, run)[1]
+    kept = [name for topic in (BEST, CANDLE, GAP, STATUS) if (name := named(topic.name, run)) not in names]
+    kept = [name for name in kept if name in sink.lag]
+    known = committed(admin, sink.name, [(topic, number) for topic in kept for number in sink.lag[topic]])
+    if known and (left := sum(sum(sink.lag[topic].values()) for topic in kept)):
+        raise ConfigError(
+            f"the sink has still {left:,} records to take of what the old {named(RAW.name, run)} gave, and would take "
+            "them for newer than what comes: let it finish (`tickloom status`), or recreate all topics"
+        )
 
 
 def groups(admin: Client, run: str) -> list[Group]:

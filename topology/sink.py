@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -51,6 +51,9 @@ LOOK_AGAIN_S = 1.0  # where Kafka gave no answer
 #: What a person can put right: one line is enough.
 KNOWN = (ConfigError, ConnectionError, DatabaseAway, DatabaseSetBackError, psycopg.Error)
 
+#: From one offset to another, by topic and partition.
+Spans = Mapping[tuple[str, int], tuple[int, int]]
+
 log = logging.getLogger(__name__)
 
 
@@ -72,12 +75,12 @@ class Sink:
     """What is read and not yet committed, and the task that commits it."""
 
     def __init__(
-        self, writer: Writer, reader: Reader, check: Callable[[], Awaitable[None]], linger_s: float = LINGER_S
+        self, writer: Writer, reader: Reader, check: Callable[[Spans], Awaitable[None]], linger_s: float = LINGER_S
     ) -> None:
         self.writer = writer
         self._reader = reader
         self._linger_s = linger_s
-        self._check = check  # raises where the topics are not those that the database knows
+        self._check = check  # raises where the topics are not those that the database knows, or a span has records
         self._producer: AIOKafkaProducer | None = None
         self._waiting: deque[Taken] = deque()
         self.waiting = 0  # rows in those that wait
@@ -175,20 +178,27 @@ class Sink:
         self.written += len(rows) + sum(block.ticks for block in blocks)
 
     async def _begin(self, batch: list[Taken]) -> None:
-        """Of partitions that are new to us: read how far they are in the tables."""
+        """Of partitions that are new to us: read how far they are in the tables, and see that nothing is passed over.
+
+        A database that was set back under the sink that had them is behind the group.
+        """
         new = {taken.place: taken.event.message.acks for taken in batch}
         new = {place: span for place, span in new.items() if self._spans.get(place) is not span}
         if new:
-            await self._checked()
             stored = await self.writer.offsets()
-            self._next.update({place: stored.get(place, 0) for place in new})
+            begins: dict[tuple[str, int], int] = {}
+            for taken in batch:
+                begins.setdefault(taken.place, taken.begin)
+            known = {place: stored.get(place, 0) for place in new}
+            await self._checked({place: (at, begins[place]) for place, at in known.items() if at < begins[place]})
+            self._next.update(known)
             self._spans.update(new)
 
-    async def _checked(self) -> None:
+    async def _checked(self, unread: Spans) -> None:
         """Nothing is stored before it is known of which topics; Kafka may be away for that while."""
         while True:
             try:
-                await self._check()
+                await self._check(unread)
                 return
             except (admin.BrokerError, KafkaException) as error:
                 log.warning("Kafka does not say whether its topics are still the same (%s); asking again", error)
@@ -257,9 +267,16 @@ def build(settings: Settings, ids: dict[str, str]) -> App:
     reader = Reader(codec_for(settings.schema_registry_url), run, instruments)
     client = admin.connect(settings.kafka)
 
-    async def check() -> None:
+    async def check(unread: Spans) -> None:
         if await asyncio.to_thread(topic_ids, client, run) != ids:
             raise TopicsChangedError("a topic was deleted and made anew while it was read: start the sink again")
+        empty = await asyncio.to_thread(admin.without_records, client, dict(unread))
+        for (topic, number), (since, begin) in unread.items():
+            if (topic, number) not in empty:
+                raise DatabaseSetBackError(
+                    f"{topic} {number} goes on at offset {begin}, but the database has it up to {since} only: it was "
+                    "set back; when all sinks have ended the next start reads it again"
+                )
 
     sink = app.tickloom = Sink(writer, reader, check, settings.commit_seconds or LINGER_S)
 
@@ -276,7 +293,7 @@ def build(settings: Settings, ids: dict[str, str]) -> App:
 
     async def look() -> None:
         try:
-            await check()
+            await check({})
         except (ConfigError, TopicsChangedError) as error:
             _end(error)  # Kafka's clients would ask for a topic that was deleted for ever
         except (admin.BrokerError, KafkaException):

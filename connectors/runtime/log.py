@@ -95,7 +95,7 @@ class LogReader:
                     yield message
                 elif error is not None and error.code() != KafkaError._PARTITION_EOF:
                     raise KafkaException(error)
-                if offset >= until[number] - 1:  # of an end: the offset that comes next
+                if offset >= until[number] - (error is None):  # of an end: the offset that comes next
                     left.discard(number)
         self._consumer.unassign()
 

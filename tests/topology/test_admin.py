@@ -198,6 +198,23 @@ def test_what_is_only_markers_and_undone_records_is_no_lag(stack: Stack, run: st
     assert admin.groups(client, run)[0].total == 0
 
 
+def test_the_input_is_not_made_anew_while_the_sink_has_results_of_the_old_one_to_take(stack: Stack, run: str) -> None:
+    """Ranked by offsets of the input they would stand above all that comes."""
+    admin.create_topics(stack.broker, run, partitions=1)
+    best = f"{run}.market.data.best"
+    producer = Producer({"bootstrap.servers": stack.broker})
+    for _ in range(3):
+        producer.produce(best, b"price", b"EURUSD")
+    producer.flush()
+    consumer = Consumer({"bootstrap.servers": stack.broker, "group.id": admin.sink_id(run)})
+    consumer.commit(offsets=[TopicPartition(best, 0, 1)], asynchronous=False)
+    with pytest.raises(ConfigError, match="still 2 records to take"):
+        admin.create_topics(stack.broker, run, recreate=["market.raw"])
+    consumer.commit(offsets=[TopicPartition(best, 0, 3)], asynchronous=False)
+    consumer.close()
+    assert any("market.raw" in line for line in admin.create_topics(stack.broker, run, recreate=["market.raw"]))
+
+
 def test_a_named_run_is_removed_and_only_that(stack: Stack, run: str) -> None:
     admin.create_topics(stack.broker, run, partitions=1)
     admin.create_topics(stack.broker, f"{run}2", partitions=1)

@@ -24,7 +24,7 @@ from schemas import flags, instrument
 from schemas.instrument import ConfigError
 from schemas.record import Best, Candle, Clock, Gap, Quote, Status, Trade, fields, replace
 from tests.topology.databases import new_database, parted
-from topology.storage import database, tables
+from topology.storage import database, tables, writer
 from topology.storage.rows import Refused
 from topology.storage.tables import DeadLetter, Row
 from topology.storage.ticks import Encoder
@@ -490,6 +490,11 @@ def test_a_database_that_is_away_is_waited_for(
 def test_a_missing_table_ends_it(stack: Stack, run_name: str) -> None:
     with new_database(stack) as empty, pytest.raises(psycopg.errors.UndefinedTable):
         write(empty, run_name, [(quote(), 1)])
+
+
+def test_a_limit_of_its_configuration_is_not_waited_out() -> None:
+    assert writer._is_of_the_server(psycopg.errors.DiskFull())
+    assert not writer._is_of_the_server(psycopg.errors.ConfigurationLimitExceeded())  # TimescaleDB: too much compressed
 
 
 # Settings that are wrong.

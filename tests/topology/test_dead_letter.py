@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -522,6 +522,20 @@ def test_purge_leaves_what_the_sink_has_still_to_take(
     assert len(topic.read(settings).deliveries) == 1
     assert topic.read(settings).letters == []
     assert "0 letters deleted" in tickloom("purge", "--yes").output
+
+
+@pytest.mark.integration
+def test_purge_leaves_letters_that_the_sink_has_not_stored(
+    settings: config.Settings, tickloom: Callable[..., Result]
+) -> None:
+    write(settings, of_raw(settings, b"0"), of_raw(settings, b"1"))
+    consumer = Consumer({"bootstrap.servers": settings.broker, "group.id": admin.sink_id(settings.run)})
+    consumer.commit(offsets=[TopicPartition(named(DEAD_LETTER.name, settings.run), 0, 1)], asynchronous=False)
+    consumer.close()
+    done = tickloom("purge", "--yes").output
+    assert "1 letters deleted" in done
+    assert "1 more stand behind one that stays, or wait for the sink" in done
+    assert [each["id"] for each in listed(tickloom("list", "--json"))] == ["0:1"]
 
 
 @pytest.mark.integration

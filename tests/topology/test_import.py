@@ -207,6 +207,15 @@ def test_a_run_of_other_files_is_refused_in_one_line(stack, manifest, undisturbe
 
 
 @pytest.mark.integration
+def test_what_became_a_dead_letter_is_said(stack, tmp_path):
+    rows = [f"2014-05-01T12:00:0{n},1.3800{n},1.3801{n},{'x' * 300 if n == 5 else n}" for n in range(9)]
+    (tmp_path / "ticks.csv").write_text("timestamp,bid,ask,id\n" + "\n".join(rows))
+    arguments = (tmp_path / "ticks.csv", "--source", "mine", "--symbol", "EURUSD")
+    code, output = imported(environment_of(stack, tmp_path), *arguments)
+    assert (code, "1 records are not in the run: OVERSIZED" in output) == (1, True), output
+
+
+@pytest.mark.integration
 def test_what_was_not_running_is_started_and_stopped_again(tmp_path):
     """With a file that is no zip beside a good one: exit code 1, and the good one is imported."""
     (tmp_path / "20140502_quote.zip").write_bytes(b"<html>not found</html>")
@@ -228,12 +237,14 @@ def test_what_was_not_running_is_started_and_stopped_again(tmp_path):
 
 
 def test_the_same_input_has_the_same_name_wherever_it_lies_and_another_has_not(tmp_path):
-    def name(folder: str, rows: int, zone: str = "UTC") -> str:
-        path = lean_zip(tmp_path / folder / "20140501_quote.zip", [f"{n},1.38,1.39" for n in range(rows)])
-        return job.run_name([TickFile(Asked(path, "fxcm", "EURUSD", timezone=zone), INSTRUMENTS["EURUSD"])], [])
+    def name(folder: str, rows: int, zone: str = "UTC", bid: str = "1.38", rules: str = "ours") -> str:
+        path = lean_zip(tmp_path / folder / "20140501_quote.zip", [f"{n},{bid},1.39" for n in range(rows)])
+        file = TickFile(Asked(path, "fxcm", "EURUSD", timezone=zone), INSTRUMENTS["EURUSD"])
+        return job.run_name([file], [], rules)
 
     assert name("a", 10) == name("b", 10)
-    assert len({name("a", 10), name("a", 2000), name("a", 10, "UTC-05")}) == 3
+    others = name("a", 2000), name("a", 10, "UTC-05"), name("a", 10, bid="1.37"), name("a", 10, rules="others")
+    assert len({name("a", 10), *others}) == 5
     assert re.fullmatch(r"import-eurusd-[0-9a-f]{8}", name("a", 10))
 
 

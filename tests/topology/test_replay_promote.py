@@ -3,9 +3,11 @@
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
+from confluent_kafka import Producer
 
 from deploy.local import Stack
 from schemas import flags, topics
@@ -16,6 +18,7 @@ from tests.market import market
 from tests.topology.processes import last_by_key, read
 from tests.topology.replaying import Base, tighter
 from topology import admin
+from topology.replay import promote
 from topology.replay.outputs import PROMOTED_HEADER
 from topology.storage import database
 
@@ -122,6 +125,27 @@ def kill_in_the_middle(base: Base) -> None:
         while looking.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").fetchone() != (0,):
             assert time.monotonic() < deadline  # until the server has noticed that its client is gone
             time.sleep(0.05)
+
+
+def test_interrupted_it_leaves_no_transaction_open(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that read what is committed would wait for its end, the live sink too."""
+    name = f"{base.run}.{topics.GAP.name}"
+
+    def interrupted(producer: Producer, *_: object) -> None:
+        producer.produce(name, b"undone", b"key", 0)
+        producer.flush()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(promote, "_produce", interrupted)
+    producer = promote.transactional({"bootstrap.servers": base.stack.broker}, base.run)
+    change = promote.Change("EURUSD", topics.GAP.name, 0, b"key", b"undone", 0)
+    with pytest.raises(KeyboardInterrupt):
+        promote._write(producer, SimpleNamespace(run=RUN, base=base.run), [change])  # type: ignore[arg-type]
+    client = admin.connect(base.stack.broker)
+    limit = time.monotonic() + 5
+    while admin.offsets(client, [name], admin.LATEST, admin.COMMITTED) != admin.offsets(client, [name], admin.LATEST):
+        assert time.monotonic() < limit
+        time.sleep(0.05)  # Kafka writes the markers after its answer
 
 
 def test_no_sink_and_no_reading_again_undoes_it(base: Base) -> None:

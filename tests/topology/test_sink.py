@@ -22,7 +22,7 @@ from schemas.record import Best, Candle, Gap, Quote, Record, Status
 from tests.topology.processes import PARTITIONS, Process, lag, read
 from topology import admin, config, sink
 from topology.fetched import fetched
-from topology.sink import Sink, TopicsChangedError
+from topology.sink import Sink, Spans, TopicsChangedError
 from topology.storage import database
 from topology.storage.resume import SUNK, resume
 from topology.storage.rows import Reader, Refused
@@ -102,11 +102,13 @@ def record(topic: str, partition: int, offset: int, value: bytes | None, headers
     return fetched(topic, partition, offset, NOON // 10**6, b"EURUSD", value, headers)
 
 
-async def nothing_changed() -> None:
+async def nothing_changed(_unread: Spans) -> None:
     return
 
 
-def drain(stack: Stack, kafka: Kafka, *events: Any, check: Callable[[], Awaitable[None]] = nothing_changed) -> Sink:
+def drain(
+    stack: Stack, kafka: Kafka, *events: Any, check: Callable[[Spans], Awaitable[None]] = nothing_changed
+) -> Sink:
     """Let a sink take the events and wait until all are acked."""
 
     async def drained() -> Sink:
@@ -239,7 +241,7 @@ def test_nothing_is_acked_when_the_write_fails(stack: Stack, run_name: str, monk
 
 
 def test_a_topic_made_anew_meanwhile_ends_it(stack: Stack, run_name: str) -> None:
-    async def changed() -> None:
+    async def changed(_unread: Spans) -> None:
         raise TopicsChangedError("made anew")
 
     kafka = Kafka(run_name)
@@ -254,7 +256,7 @@ def test_a_kafka_that_is_away_for_the_moment_is_asked_again(
     monkeypatch.setattr(sink, "LOOK_AGAIN_S", 0.01)
     said: list[Exception] = [KafkaException(KafkaError(KafkaError._TIMED_OUT)), admin.BrokerError("no answer")]
 
-    async def away() -> None:
+    async def away(_unread: Spans) -> None:
         if said:
             raise said.pop()
 
@@ -270,7 +272,7 @@ def test_a_partition_that_comes_back_is_looked_up_again(
     kafka = Kafka(run_name)
     looked = []
 
-    async def look() -> None:
+    async def look(_unread: Spans) -> None:
         looked.append(True)
 
     drain(stack, kafka, kafka.event(topics.TICK, 0, 0, quote(0)), kafka.event(topics.TICK, 0, 1, quote(1)), check=look)
@@ -439,6 +441,26 @@ def test_an_emptied_database_is_filled_again(
     process = start("sink")
     await_rows(connection, run, len(made))
     assert_stored(connection, run, made)
+
+
+def test_a_database_that_was_set_back_is_seen_by_the_sink_that_takes_over(
+    connection: database.Connection, stack: Stack, run: str, start: Callable[..., Process]
+) -> None:
+    """It knows nothing of what the other one had stored; the group goes on behind it."""
+    made = outputs(400)
+    produce(stack.broker, run, made[:700])
+    sinks = [start("sink"), start("sink")]
+    wait_until_stored(stack.broker, run, sinks)
+    connection.execute("DELETE FROM ticks WHERE run = %s", [run])  # a replica that lags, or a backup
+    connection.execute("UPDATE stream_offsets SET next_offset = 0 WHERE run = %s AND topic LIKE '%%tick'", [run])
+    assert sinks[0].stop() == 0
+    produce(stack.broker, run, made[700:])
+    assert sinks[1].wait(60) == 1
+    assert "goes on at offset" in sinks[1].tail(3)
+    assert "set back" in sinks[1].tail(3)
+    again = start("sink")
+    wait_until_stored(stack.broker, run, [again])
+    assert stored(connection, "ticks", run, "count(*), 1") == [(400, 1)]
 
 
 def test_a_second_sink_starts_while_the_first_one_commits(

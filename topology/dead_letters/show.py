@@ -153,8 +153,8 @@ def cuts_text(console: Console, cuts: Sequence[Cut]) -> None:
     left = sum(each.left for each in cuts)
     if left:
         console.print(
-            f"{left:,} more stand behind one that stays: Kafka deletes from the beginning only. They go with the "
-            "topic's retention, or once those before them are sent back or purged.",
+            f"{left:,} more stand behind one that stays, or wait for the sink: Kafka deletes from the beginning only. "
+            "They go with the topic's retention, or once those before them are sent back or purged.",
             highlight=False,
         )
 

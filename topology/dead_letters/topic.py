@@ -59,7 +59,7 @@ class Cut(NamedTuple):
     number: int
     end: int
     letters: int
-    left: int  # that were asked for and stand behind one that was not
+    left: int  # that were asked for and stand behind one that was not, or that the sink has still to take
 
 
 def read(settings: Settings) -> Box:
@@ -221,9 +221,11 @@ def purgeable(settings: Settings, wanted: Wanted) -> list[Cut]:
         letters = [each for each in box.letters if each.place[0] == number]
         kept = [each.place[1] for each in letters if each.place not in box.receipts and not wanted(each)]
         kept += [at for part, at in box.deliveries if part == number and at >= taken.get((topic, number), 0)]
-        stop = min(kept, default=end)
+        stop = min(
+            [*kept, taken.get((topic, number), 0 if taken else end)]
+        )  # with no sink at all there is no such limit
         gone = sum(each.place[1] < stop for each in letters)
-        left = sum(each.place[1] > stop and wanted(each) for each in letters)
+        left = sum(each.place[1] >= stop and wanted(each) for each in letters)
         cuts.append(Cut(number, stop, gone, left))
     return cuts
 

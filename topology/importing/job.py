@@ -24,11 +24,13 @@ from connectors.archive import manifest as listing
 from connectors.archive.file import ArchiveError, Asked, BadRow, TickFile
 from connectors.runtime.history import History
 from connectors.runtime.producer import RawProducer
-from schemas import instrument
+from schemas import flags, instrument
 from schemas.instrument import ConfigError, Instrument
 from schemas.registry import codec_for
 from topology.config import Settings
+from topology.dead_letters.topic import open_reasons
 from topology.importing import summary
+from topology.replay.ledger import rules_of
 from topology.running import Running, alone, bars, plain_console, stopping
 
 # Nobody waits for a single tick: large batches and few commits cost less.
@@ -36,6 +38,7 @@ LINGER_MS: Final = 100
 COMMIT_SECONDS: Final = 0.5
 SHOW_S: Final = 0.1  # between two looks at how far the files are: there may be thousands of them
 SHOWN: Final = 10  # bad files and rows named one by one
+LETTERS_S: Final = 30.0  # for what became a dead letter
 
 
 def run_import(
@@ -69,7 +72,7 @@ def run_import(
         console.print(f"[red]not read[/] {row.file.path}: {row.reason}", highlight=False)
     if not files:
         raise ConfigError("none of the files can be read")
-    name = settings.run or run_name(files, unreadable)
+    name = settings.run or run_name(files, unreadable, rules_of(settings.instruments)[1])
     describe(console, files, name)
     settings = msgspec.structs.replace(settings, run=name, commit_seconds=settings.commit_seconds or COMMIT_SECONDS)
     gc.freeze()  # what is there stays
@@ -95,12 +98,18 @@ def recognise(asked: Iterable[Asked], instruments: dict[str, Instrument]) -> tup
     return files, unreadable
 
 
-def run_name(files: Iterable[TickFile], unreadable: Iterable[BadRow]) -> str:
-    """A name that the same input always gets, wherever its files lie."""
-    names = sorted([file.identity for file in files] + [(row.file.path.name, row.reason) for row in unreadable])
+def run_name(files: Iterable[TickFile], unreadable: Iterable[BadRow], rules: str) -> str:
+    """A name that the same input always gets by the same rules and code, wherever its files lie."""
+    read = [(*file.identity, _digest(file.path)) for file in files]
+    names = [rules, *sorted([*read, *((row.file.path.name, row.reason) for row in unreadable)])]
     symbols = sorted({file.symbol.lower() for file in files})
     shown = "-".join(re.sub(r"[^a-z0-9]", "", symbol) for symbol in symbols[:3])
     return f"import-{shown}-{hashlib.sha256(repr(names).encode()).hexdigest()[:8]}"
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
 
 
 def describe(console: Console, files: Sequence[TickFile], run: str) -> None:
@@ -186,8 +195,14 @@ class Import:
         console.print(f"{ticks:,} ticks in {seconds:.1f} s, {ticks / seconds:,.0f} a second{again}", highlight=False)
         for path, count in history.bad.most_common(SHOWN):
             console.print(f"[yellow]{count:,} bad rows[/] in {path}: see market.dead_letter", highlight=False)
+        letters, is_whole = open_reasons(self._settings, LETTERS_S)
+        others = {reason: count for reason, count in letters.items() if reason != flags.BAD_ROW}
+        for reason, count in others.items():
+            console.print(f"[red]{count:,} records are not in the run[/]: {reason}, see `tickloom dead-letter list`")
+        if not is_whole:
+            console.print("market.dead_letter is too long to be read through: see `tickloom dead-letter list`")
         missing = found.missing(history.ticks)
         if missing:
             console.print(f"[red]{missing:,} ticks are not accounted for[/]: please report it", highlight=False)
         console.print(f"look at it: TICKLOOM_RUN={run} tickloom candles {self._files[0].symbol}", highlight=False)
-        return 1 if missing or history.unreadable else 0
+        return 1 if missing or others or history.unreadable else 0

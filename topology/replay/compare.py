@@ -6,7 +6,8 @@
                      a price, nothing is said of the replay's
 
 Not compared is what the range does not decide: ticks that one of the two still held at its end, minutes that were
-provisional there, and keys of which the base has only a value from after it. Rule: nothing is left out uncounted.
+provisional and gaps that were open there, and keys of which the base has only a value from after it. Rule: nothing is
+left out uncounted.
 """
 
 from bisect import bisect_right
@@ -20,7 +21,7 @@ from connectors.runtime.cluster import Cluster
 from connectors.runtime.log import LogReader
 from schemas import flags
 from schemas.codec import Codec
-from schemas.record import Candle, replace
+from schemas.record import Candle, Gap, replace
 from schemas.topics import BEST, CANDLE, GAP, REJECTED, TICK, Topic
 from topology import admin
 from topology.replay.ledger import Replay, Stretch
@@ -277,6 +278,8 @@ class _Part:
 
     def _is_provisional(self, made: Made | None) -> bool:
         record = self._whole.decoded(made.value) if made else None
+        if isinstance(record, Gap):
+            return record.status == "open"  # what ends it may come after the range, which the replay doesn't see
         return isinstance(record, Candle) and record.revision < 0
 
     def best(self) -> None:

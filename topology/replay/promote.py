@@ -16,12 +16,13 @@ import getpass
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
 import psycopg
-from confluent_kafka import Producer
+from confluent_kafka import KafkaException, Producer
 from psycopg.types.json import Jsonb
 
 from connectors.runtime.cluster import Cluster, client
@@ -40,6 +41,8 @@ from topology.storage.tables import DELETABLE, DELETE, LOADS
 PROMOTED: Final = (CANDLE, GAP, REJECTED)  # the topics; the others say what was, or are no more than the present
 LOCK: Final = 0x70726F6D6F7465  # "promote" as a number: one promotion at a time
 TRANSACTION_S: Final = 60.0
+TRANSACTION_RECORDS: Final = 10_000
+TIMEOUT_MS: Final = 10_000  # of a transaction whose writer was killed: readers of its topics wait so long
 ATTEMPTS: Final = 5  # of a symbol's rows, where a sink is writing the same ones
 
 
@@ -219,6 +222,7 @@ def transactional(cluster: Cluster, base: str) -> Producer:
         {
             **client(cluster),
             "transactional.id": named("tickloom-promote", base),
+            "transaction.timeout.ms": TIMEOUT_MS,
             "partitioner": "murmur2_random",  # the partition is named; this is for safety
             "compression.type": "lz4",
             "log_level": 0,
@@ -228,9 +232,20 @@ def transactional(cluster: Cluster, base: str) -> Producer:
     return producer
 
 
-def _write(producer: Producer, replay: Replay, changes: Iterable[Change]) -> None:
+def _write(producer: Producer, replay: Replay, changes: Sequence[Change]) -> None:
+    for at in range(0, len(changes), TRANSACTION_RECORDS):
+        producer.begin_transaction()
+        try:
+            _produce(producer, replay, changes[at : at + TRANSACTION_RECORDS])
+            producer.commit_transaction(TRANSACTION_S)
+        except BaseException:  # Ctrl-C, too: readers of what is committed would wait for it
+            with suppress(KafkaException):
+                producer.abort_transaction(TRANSACTION_S)
+            raise
+
+
+def _produce(producer: Producer, replay: Replay, changes: Iterable[Change]) -> None:
     promoted = (PROMOTED_HEADER, replay.run.encode())
-    producer.begin_transaction()
     for each in changes:
         headers: Any = [(topics.OFFSET_HEADER, b"%d" % each.source_offset), promoted]
         while True:
@@ -239,7 +254,6 @@ def _write(producer: Producer, replay: Replay, changes: Iterable[Change]) -> Non
                 break
             except BufferError:
                 producer.poll(0.1)
-    producer.commit_transaction(TRANSACTION_S)
 
 
 class Rows:

@@ -31,7 +31,8 @@ REPEATS: Final = 20  # batches: to find out in vain costs as much as to put one
 #: SQLSTATE classes of one row that can't be stored: data, integrity, limits (a text too long for its index).
 _OF_THE_ROW: Final = ("22", "23", "54")
 #: Of a server that is away, full, stopping or a replica: connection, rollback, resources, locks, operator, system.
-_OF_THE_SERVER: Final = ("08", "40", "53", "55", "57", "58", "25006")
+#: But not 53400, a limit of its configuration: it would be met again.
+_OF_THE_SERVER: Final = ("08", "40", "530", "531", "532", "533", "55", "57", "58", "25006")
 
 _READ_OFFSETS: Final = "SELECT topic, partition, next_offset FROM stream_offsets WHERE run = %s AND consumer_group = %s"
 _PUT_OFFSETS: Final = (
