@@ -213,6 +213,7 @@ def test_what_became_a_dead_letter_is_said(stack, tmp_path):
     arguments = (tmp_path / "ticks.csv", "--source", "mine", "--symbol", "EURUSD")
     code, output = imported(environment_of(stack, tmp_path), *arguments)
     assert (code, "1 records are not in the run: OVERSIZED" in output) == (1, True), output
+    assert "report it" not in output  # it is accounted for
 
 
 @pytest.mark.integration

@@ -197,11 +197,13 @@ class Import:
             console.print(f"[yellow]{count:,} bad rows[/] in {path}: see market.dead_letter", highlight=False)
         letters, is_whole = open_reasons(self._settings, LETTERS_S)
         others = {reason: count for reason, count in letters.items() if reason != flags.BAD_ROW}
+        look = f"see `TICKLOOM_RUN={run} tickloom dead-letter list`"
         for reason, count in others.items():
-            console.print(f"[red]{count:,} records are not in the run[/]: {reason}, see `tickloom dead-letter list`")
+            console.print(f"[red]{count:,} records are not in the run[/]: {reason}, {look}", highlight=False)
         if not is_whole:
-            console.print("market.dead_letter is too long to be read through: see `tickloom dead-letter list`")
-        missing = found.missing(history.ticks)
+            console.print(f"market.dead_letter is too long to be read through: {look}", highlight=False)
+        refused = sum(count for reason, count in others.items() if reason != flags.UNSTORABLE)  # those had arrived
+        missing = found.missing(history.ticks) - refused
         if missing:
             console.print(f"[red]{missing:,} ticks are not accounted for[/]: please report it", highlight=False)
         console.print(f"look at it: TICKLOOM_RUN={run} tickloom candles {self._files[0].symbol}", highlight=False)
