@@ -7,7 +7,6 @@ import asyncio
 import gc
 import logging
 import sys
-import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
@@ -20,7 +19,7 @@ from faust.types import TP
 from schemas import instrument, topics
 from schemas.instrument import ConfigError
 from schemas.registry import codec_for
-from topology import admin, config
+from topology import admin, config, transport
 from topology.agents import Tasks
 from topology.config import Settings
 from topology.delivery import COMMIT_SECONDS, end
@@ -37,7 +36,6 @@ from topology.web import views
 from topology.web.serving import serve_on
 
 CLOCK_SECONDS = 1.0
-STOP_LIMIT_S = 25.0  # service managers kill after 30
 COMMIT_LIMIT_S = 5.0
 TRANSACTION_TIMEOUT_MS = 10_000  # a dead worker's open transaction hides what is behind it for so long, at most
 BATCH_BYTES = 1 << 20  # of one produced batch, and the broker's own limit
@@ -53,8 +51,8 @@ BYTES: Final[dict[str, Any]] = {
 log = logging.getLogger(__name__)
 
 
-class App(faust.App):
-    """Faust's application, which commits before it gives partitions up, and owns alone what it takes over."""
+class App(transport.App):
+    """The worker's application, which owns alone what it takes over."""
 
     tickloom: Tasks[Any]
     membership: Membership | None = None
@@ -63,18 +61,10 @@ class App(faust.App):
         """The offset at which reading begins for the state that was recovered (`transport.py`); None: the group's."""
         return self.tickloom.restart(tp.partition) if tp.topic == self.tickloom.raw else None
 
-    def on_rebalance_start(self) -> None:
-        """Partitions are about to be given up: Faust waits until what was taken is acked."""
-        self.loop.call_soon_threadsafe(self.tickloom.hurry)  # this is the consumer's thread
-        super().on_rebalance_start()
-
     async def _on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         # before Faust recovers their state: what an earlier owner could still commit would not be in it
         await self.tickloom.fence({tp.partition for tp in assigned if tp.topic == self.tickloom.raw})
         await super()._on_partitions_assigned(assigned, generation_id)
-
-    def _on_rebalance_when_stopped(self) -> None:
-        """Nothing: the stop itself leaves the group. Faust would close the consumer, from a loop that isn't its own."""
 
     def _crash(self, reason: BaseException) -> None:
         # of this or any other service; what a person can put right is one line
@@ -87,10 +77,6 @@ class App(faust.App):
 
     async def on_stop(self) -> None:
         """The worker ends: commit, then let the producers go."""
-        limit = threading.Timer(STOP_LIMIT_S, end, ["Kafka did not answer: what it has not taken is made again"])
-        limit.daemon = True
-        limit.start()
-        self.tickloom.hurry()
         await super().on_stop()
         await self.tickloom.stop()
 

@@ -25,7 +25,7 @@ from confluent_kafka import KafkaException
 from schemas import instrument, topics
 from schemas.instrument import ConfigError
 from schemas.registry import codec_for
-from topology import admin, config
+from topology import admin, config, transport
 from topology.admin import SUNK
 from topology.config import Settings
 from topology.dead_letters import letter
@@ -186,9 +186,7 @@ class Sink:
         new = {place: span for place, span in new.items() if self._spans.get(place) is not span}
         if new:
             stored = await self.writer.offsets()
-            begins: dict[tuple[str, int], int] = {}
-            for taken in batch:
-                begins.setdefault(taken.place, taken.begin)
+            begins = {taken.place: taken.begin for taken in reversed(batch)}  # of each the first one's
             known = {place: stored.get(place, 0) for place in new}
             await self._checked({place: (at, begins[place]) for place, at in known.items() if at < begins[place]})
             self._next.update(known)
@@ -223,21 +221,15 @@ class Sink:
         )
 
 
-class App(faust.App):
-    """Faust's application, which commits what waits before it gives partitions up."""
+class App(transport.App):
+    """The sink's application."""
 
     pace_s = LINGER_S / 2  # between two fetches
     tickloom: Sink
     writing: asyncio.Task[None] | None = None
 
-    def on_rebalance_start(self) -> None:
-        """Partitions are about to be given up: Faust waits until what was taken is acked."""
-        self.loop.call_soon_threadsafe(self.tickloom.hurry)  # this is the consumer's thread
-        super().on_rebalance_start()
-
     async def on_stop(self) -> None:
-        """The process ends: commit what was taken."""
-        self.tickloom.hurry()
+        """The process ends: commit what was taken, then let the database go."""
         await super().on_stop()
         if self.writing is not None:
             self.writing.cancel()

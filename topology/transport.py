@@ -35,12 +35,16 @@ All topics except changelogs come as batches, so Faust's reply topics and leader
 """
 
 import asyncio
+import logging
+import os
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
+from threading import Timer
 from time import monotonic
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
 import aiokafka
+import faust
 from aiokafka.consumer import fetcher as aiokafka_fetcher
 from aiokafka.errors import (
     ConsumerStoppedError,
@@ -80,6 +84,7 @@ GROUP_LOOK_S: Final = 1.0  # between two looks whether the group takes this work
 LEAVE_S: Final = 5.0  # for the group to let a dead member go
 COMMIT_WAIT_S: Final = 5.0  # at least, for Kafka to take the last offsets
 STOP_WAIT_S: Final = 20.0  # how long a rebalance or a stop waits for the batch that an agent is working on
+STOP_LIMIT_S: Final = 25.0  # of a whole stop, however silent Kafka or the database is; service managers kill after 30
 
 # What an App on this transport needs. Log at info (`faust worker -l info`): at warn Faust hides every recovery
 # and rebalance. `-L uvloop` makes both event loops uvloop.
@@ -101,6 +106,9 @@ SETTINGS: Final[dict[str, Any]] = {
     "topic_allow_declare": False,
     "topic_disable_leader": True,
 }
+
+
+log = logging.getLogger(__name__)
 
 
 class Batches(MemoryRecords):  # type: ignore[misc]  # aiokafka has no types
@@ -447,6 +455,9 @@ class Consumer(driver.Consumer):
         if not issubclass(conf.Stream, Stream) or conf.consumer_auto_offset_reset != "earliest":
             raise ImproperlyConfigured("tickloom:// needs faust.App(..., **topology.transport.SETTINGS)")
 
+    def close(self) -> None:
+        """Do nothing: a stop leaves the group by itself. Faust closes it in a rebalance, from another thread's loop."""
+
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
@@ -659,6 +670,38 @@ class TableManager(FaustTableManager):
         if not self.should_stop:
             await self._update_channels()
             await self.recovery.start()
+
+
+class Commits(Protocol):
+    """What an application does with its events: it acks them once they are committed."""
+
+    def hurry(self) -> None:
+        """Commit what waits at once."""
+
+
+class App(faust.App):
+    """An application that commits what was taken before it gives partitions up, and whose stop has an end."""
+
+    tickloom: Commits
+
+    def on_rebalance_start(self) -> None:
+        """Partitions are about to be given up: Faust waits until what was taken is acked."""
+        self.loop.call_soon_threadsafe(self.tickloom.hurry)  # this is the consumer's thread
+        super().on_rebalance_start()
+
+    async def on_stop(self) -> None:
+        """The process ends: commit what was taken."""
+        limit = Timer(STOP_LIMIT_S, _give_up_stopping)
+        limit.daemon = True
+        limit.start()
+        self.tickloom.hurry()
+        await super().on_stop()
+
+
+def _give_up_stopping() -> None:
+    log.critical("not stopped within %g s: what is not committed is done again; the process ends", STOP_LIMIT_S)
+    logging.shutdown()
+    os._exit(1)
 
 
 class Transport(driver.Transport):

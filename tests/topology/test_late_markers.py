@@ -3,16 +3,19 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 
+from deploy import local
 from deploy.local import Stack
 from schemas import topics
 from tests.faults.single import Single
 from tests.market import market
-from tests.topology.processes import PARTITIONS, assert_as_expected, produce, wait_for_no_lag
+from tests.topology.processes import PARTITIONS, Process, assert_as_expected, produce, wait_for_no_lag
 from tests.topology.test_agents import tasks_of
 from tests.topology.test_worker import Workers, workers
 from topology import admin
@@ -84,15 +87,23 @@ def test_what_moves_in_order_is_made_once(stack: Stack, run: str, workers: Worke
     assert_as_expected(stack.broker, run, exactly=True)
 
 
-def test_a_stop_has_an_end_also_where_kafka_is_silent(stack: Stack, run: str, workers: Workers) -> None:
-    """What has not been committed will be made again: a crash loses nothing."""
-    worker = workers.start()
-    produce(stack.broker, run, market(12, 500))
-    wait_for_no_lag(stack.broker, run, workers)
+@pytest.mark.parametrize("command", ["worker", "sink"])
+def test_a_stop_has_an_end_also_where_kafka_is_silent(
+    stack: Stack, run: str, environment: dict[str, str], tmp_path: Path, command: str
+) -> None:
+    """What has not been committed will be done again: a crash loses nothing."""
+    database = local.start(tmp_path / "servers", kafka=False).database
+    process = Process(environment | {"TICKLOOM_DATABASE": database}, command, log=tmp_path / "log")
     assert stack.kafka_pid is not None
-    os.kill(stack.kafka_pid, signal.SIGSTOP)
     try:
-        assert worker.stop(30) == 1
+        limit = time.monotonic() + 60
+        while "Worker ready" not in process.log.read_text():
+            assert time.monotonic() < limit, process.tail()
+            time.sleep(0.05)  # polling a log
+        os.kill(stack.kafka_pid, signal.SIGSTOP)
+        assert process.stop(30) == 1  # when service managers kill
     finally:
         os.kill(stack.kafka_pid, signal.SIGCONT)
-    assert "Kafka did not answer" in worker.log.read_text().splitlines()[-1]
+        process.kill()
+        local.clean(tmp_path / "servers")
+    assert "not stopped within 25 s" in process.log.read_text().splitlines()[-1]

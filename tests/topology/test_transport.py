@@ -374,6 +374,39 @@ def test_a_recovery_that_a_rebalance_has_overtaken_lets_nothing_flow(when: str) 
     assert not story.consumer.spans
 
 
+def test_a_rebalance_during_a_stop_does_not_close_the_consumer() -> None:
+    """The stop would then find it closed, and not leave the group."""
+    _, consumer = unconnected()
+    consumer._thread._consumer = client = SimpleNamespace(_closed=False)
+    consumer.app._on_rebalance_when_stopped()
+    assert not client._closed
+
+
+def test_a_stop_while_records_are_held_is_no_crash() -> None:
+    """Faust takes a fetcher that is cancelled in a rebalance for one that has crashed, unless it returns."""
+    story = Story()
+    story.append(3)
+    story.consumer.stop_flow()  # as in a rebalance: what was taken is held
+    story.consumer._get_active_partitions = lambda: {SOURCE}
+
+    async def fetch(_wanted: frozenset[TP]) -> list[Run]:
+        return await story.thread._take(story.log, frozenset([SOURCE]))
+
+    story.thread.fetch = fetch
+
+    async def stopped() -> None:
+        draining = asyncio.create_task(story.consumer._drain_messages(SimpleNamespace(should_stop=False)))
+        await asyncio.sleep(0.05)
+        story.consumer.app._stopped.set()
+        draining.cancel()
+        await draining
+
+    try:
+        story.do(stopped())
+    finally:
+        unconnected.cache_clear()
+
+
 def test_a_coordinator_that_has_moved_is_asked_again_for_what_is_committed() -> None:
     """Its answer has no partitions but an error of its own, which aiokafka takes for `nothing is committed`."""
     answers = [OffsetFetchResponse_v3(0, [], 16), OffsetFetchResponse_v3(0, [("t", [(0, 7, "", 0)])], 0)]
