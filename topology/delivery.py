@@ -320,7 +320,7 @@ class Delivery:
             if not self._open:
                 await producer.begin_transaction()
                 self._open = True
-            if producer._txn_manager.is_in_transaction():
+            if producer._txn_manager.is_in_transaction():  # else the sender has ended it, as is seen below
                 for place, _ in batches:  # in a single request, not one by one as they come
                     producer._txn_manager.maybe_add_partition_to_txn(place)
         try:

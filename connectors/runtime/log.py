@@ -95,7 +95,8 @@ class LogReader:
                     yield message
                 elif error is not None and error.code() != KafkaError._PARTITION_EOF:
                     raise KafkaException(error)
-                if offset >= until[number] - (error is None):  # of an end: the offset that comes next
+                after = offset + 1 if error is None else offset  # of an end it is the offset that comes next
+                if after >= until[number]:
                     left.discard(number)
         self._consumer.unassign()
 

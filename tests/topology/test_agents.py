@@ -86,6 +86,52 @@ def test_it_can_be_fenced_before_anybody_reads_its_claim() -> None:
     assert done == ["started", "started", "claimed"]
 
 
+def test_a_stop_waits_for_a_rebalance_that_is_giving_partitions_back() -> None:
+    """Else the producers would go while the last of it is being sent."""
+    done = []
+
+    async def stopped() -> None:
+        sent = asyncio.Event()
+
+        class Sending:
+            async def close(self, _numbers: set[int]) -> bool:
+                await sent.wait()
+                done.append("sent")
+                return True
+
+        async def producer_stops() -> None:
+            done.append("producer stopped")
+
+        owners = SimpleNamespace(release=lambda _id, _numbers: None)
+        tasks = tasks_of(lambda _: Producer(), owners)
+        states = SimpleNamespace(take_back=lambda _: None)
+        tasks._table = SimpleNamespace(data=SimpleNamespace(states=lambda _: states))  # type: ignore[assignment]
+        tasks._transactions = [SimpleNamespace(stop=producer_stops)]
+        task = SimpleNamespace(number=0, states=list)
+        tasks.lanes[0] = SimpleNamespace(task=task, delivery=Sending())  # type: ignore[assignment]
+        rebalance = asyncio.create_task(tasks.close({0}))
+        stop = asyncio.create_task(tasks.stop())
+        for _ in range(20):  # turns of the loop, in which both go as far as they can
+            await asyncio.sleep(0)
+        sent.set()
+        await asyncio.gather(rebalance, stop)
+
+    asyncio.run(stopped())
+    assert done == ["sent", "producer stopped"]
+
+
+def test_a_worker_that_ends_takes_nothing_over() -> None:
+    producer = Producer(ValueError("it was started"))
+    tasks = tasks_of(lambda _: producer, SimpleNamespace())
+
+    async def stopped() -> None:
+        await tasks.stop()
+        await tasks.fence({0})
+
+    asyncio.run(stopped())
+    assert producer.errors
+
+
 @pytest.mark.integration
 def test_of_whoever_has_not_released_both_transactions_are_undone(stack: Stack, run: str) -> None:
     """They take turns, so that either can be the one that is open; no commit of it is let in any more."""

@@ -15,6 +15,7 @@ from aiokafka.errors import (
     ProducerFenced,
     UnknownTopicOrPartitionError,
 )
+from aiokafka.structs import RecordMetadata, TopicPartition
 
 from topology import delivery
 from topology.batch import Records
@@ -50,6 +51,48 @@ class Producer:
         given_up: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         given_up.set_exception(self._error)
         return given_up
+
+
+def test_what_goes_out_together_is_known_and_added_before_the_first_of_it_is_sent() -> None:
+    """Else the first goes ahead alone, and the rest waits for its answer."""
+    done = []
+
+    class Ordered(Producer):
+        def __init__(self) -> None:
+            super().__init__(KafkaError())
+            self._txn_manager = self
+
+        def is_in_transaction(self) -> bool:
+            return True
+
+        def maybe_add_partition_to_txn(self, place: TopicPartition) -> None:
+            done.append(f"added {place.topic}")
+
+        async def begin_transaction(self) -> None:
+            done.append("begun")
+
+        async def partitions_for(self, topic: str) -> set[int]:
+            done.append(f"asked for {topic}")
+            return {3}
+
+        async def send_batch(self, _batch: Any, topic: str, **_: Any) -> asyncio.Future[Any]:
+            done.append(f"sent {topic}")
+            delivered = asyncio.get_running_loop().create_future()
+            delivered.set_result(RecordMetadata(topic, 3, None, 0, 0, 0, 0))
+            return delivered
+
+    async def send() -> None:
+        producer: Any = Ordered()
+        made = Delivery(
+            [producer], [], "changelog", lambda: None, delivery="exactly_once", commit_seconds=1.0, headers=[]
+        )
+        records = Records()
+        records.add(b"EURUSD", b"value", b"\0")
+        await made._deliver([("best", 3, records), ("tick", 3, records)])
+        made._loop.cancel()
+
+    asyncio.run(send())
+    assert [what.partition(" ")[0] for what in done] == ["asked", "asked", "begun", "added", "added", "sent", "sent"]
 
 
 @pytest.mark.parametrize(

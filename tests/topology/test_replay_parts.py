@@ -146,6 +146,25 @@ def test_a_tombstone_deletes_what_came_before_it_only(
     assert rows(connection, "gaps", run_name) == []
 
 
+def test_the_log_is_not_at_its_end_before_a_record_that_may_yet_be_committed(stack: Stack, run_name: str) -> None:
+    admin.create_topics(stack.broker, run_name, partitions=1)
+    name = topics.named(topics.DEAD_LETTER.name, run_name)
+    producer = Producer({"bootstrap.servers": stack.broker, "transactional.id": run_name})
+    producer.init_transactions()
+    producer.begin_transaction()
+    producer.produce(name, b"first", partition=0)
+    producer.commit_transaction()
+    producer.begin_transaction()
+    producer.produce(name, b"second", partition=0)
+    producer.flush()
+    with LogReader(stack.broker) as log:
+        with pytest.raises(TimeoutError):
+            list(log.read(name, {0: 0}, {0: 3}, seconds=2))
+        producer.commit_transaction()
+        found = [message.value() for message in log.read(name, {0: 0}, {0: 3}, seconds=30)]
+    assert found == [b"first", b"second"]
+
+
 def test_a_compacted_topic_knows_only_between_neighbours() -> None:
     known = _Known()
     for place, origin in ((9, -1), (10, 100), (11, 105), (12, 105), (14, 120), (15, 130)):
