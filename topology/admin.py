@@ -255,7 +255,7 @@ def create_topics(
     if named(RAW.name, run) in names and state_topic(run) not in names:
         names.append(state_topic(run))
     if named(RAW.name, run) in names:
-        _await_nothing_of_the_old(admin, run, names)
+        _check_sink_is_through(admin, run, names)
     done = _forget(admin, app_id(run)) if state_topic(run) in names else []
     done += [_delete(admin, name) for name in names]
     found = _find(admin, list(rows))
@@ -275,13 +275,12 @@ def create_topics(
     return done
 
 
-def _await_nothing_of_the_old(admin: Client, run: str, names: Sequence[str]) -> None:
+def _check_sink_is_through(admin: Client, run: str, recreated: Sequence[str]) -> None:
     """A sink takes what it has not read yet for newer than all that comes of a market.raw that begins anew."""
     sink = groups(admin, run)[1]
-    kept = [name for topic in (BEST, CANDLE, GAP, STATUS) if (name := named(topic.name, run)) not in names]
-    kept = [name for name in kept if name in sink.lag]
-    known = committed(admin, sink.name, [(topic, number) for topic in kept for number in sink.lag[topic]])
-    if known and (left := sum(sum(sink.lag[topic].values()) for topic in kept)):
+    ranked = {named(topic.name, run) for topic in (BEST, CANDLE, GAP, STATUS)} - set(recreated)
+    left = sum(sum(partitions.values()) for topic, partitions in sink.lag.items() if topic in ranked)
+    if left and sink.state != "dead":
         raise ConfigError(
             f"the sink has still {left:,} records to take of what the old {named(RAW.name, run)} gave, and would take "
             "them for newer than what comes: let it finish (`tickloom status`), or recreate all topics"

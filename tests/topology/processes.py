@@ -87,9 +87,9 @@ class Process:
     def tail(self, lines: int = 40) -> str:
         """The end of its log, and before it the first thing that went wrong: what follows that may be long."""
         said = self.log.read_text(errors="replace").splitlines()
-        first = next((number for number, line in enumerate(said) if WRONG.search(line)), len(said))
-        before = said[first : min(first + lines // 2, len(said) - lines)]
-        return "\n".join([*before, *(["..."] if before else []), *said[-lines:]])
+        before, end = said[:-lines], said[-lines:]
+        wrong = next((number for number, line in enumerate(before) if WRONG.search(line)), None)
+        return "\n".join(end if wrong is None else [*before[wrong : wrong + lines // 2], "...", *end])
 
 
 def produce(broker: str, run: str, records: list[Any], clock_every: int = 200) -> None:

@@ -221,9 +221,8 @@ def purgeable(settings: Settings, wanted: Wanted) -> list[Cut]:
         letters = [each for each in box.letters if each.place[0] == number]
         kept = [each.place[1] for each in letters if each.place not in box.receipts and not wanted(each)]
         kept += [at for part, at in box.deliveries if part == number and at >= taken.get((topic, number), 0)]
-        stop = min(
-            [*kept, taken.get((topic, number), 0 if taken else end)]
-        )  # with no sink at all there is no such limit
+        stored = taken.get((topic, number), 0 if taken else end)  # where there is no sink nothing waits for it
+        stop = min([stored, *kept])
         gone = sum(each.place[1] < stop for each in letters)
         left = sum(each.place[1] >= stop and wanted(each) for each in letters)
         cuts.append(Cut(number, stop, gone, left))

@@ -72,7 +72,8 @@ def run_import(
         console.print(f"[red]not read[/] {row.file.path}: {row.reason}", highlight=False)
     if not files:
         raise ConfigError("none of the files can be read")
-    name = settings.run or run_name(files, unreadable, rules_of(settings.instruments)[1])
+    with console.status("reading the files once, for the name of the run"):
+        name = settings.run or run_name(files, unreadable, rules_of(settings.instruments)[1])
     describe(console, files, name)
     settings = msgspec.structs.replace(settings, run=name, commit_seconds=settings.commit_seconds or COMMIT_SECONDS)
     gc.freeze()  # what is there stays
