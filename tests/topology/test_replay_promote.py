@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import psycopg
 import pytest
@@ -13,12 +14,12 @@ from deploy.local import Stack
 from schemas import flags, topics
 from schemas.codec import Codec
 from schemas.instrument import load
-from schemas.record import Candle, Gap
-from tests.market import market
+from schemas.record import Candle, Gap, replace
+from tests.market import market, moment
 from tests.topology.processes import last_by_key, read
 from tests.topology.replaying import Base, tighter
-from topology import admin
-from topology.replay import promote
+from topology import admin, config
+from topology.replay import commands, promote
 from topology.replay.outputs import PROMOTED_HEADER
 from topology.storage import database
 
@@ -39,6 +40,51 @@ def base(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Base:
     code, output = made.replay("--run", "stricter", "--config", rules)
     assert code == 0, output
     return made
+
+
+def test_what_live_revises_while_the_question_stands_is_left_alone(
+    stack: Stack, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = Base(stack, "asked-market", tmp_path, market(12, 1_000))
+    code, output = base.replay("--run", "asked", "--config", tighter(tmp_path / "stricter.yaml", 1))
+    assert code == 0, output
+    _, before = base.compare("replay-asked", "--topic", "candle")
+    name = f"{base.run}.{topics.CANDLE.name}"
+    revised: list[bytes] = []
+
+    def confirm(_question: str) -> bool:
+        """A late tick has come for a minute that differs: the live system says more of it."""
+        [record] = [each for each in before["first"] if each["what"] == "changed"][:1]
+        newest = {message.key(): message for message in read(stack.broker, name)}
+        source, start = record["record"].split()
+        at = moment(start)
+        message = newest[f"{record['symbol']}|{source}|{at}".encode()]
+        candle = CODEC.decode(message.value())
+        assert isinstance(candle, Candle)
+        producer = Producer({"bootstrap.servers": stack.broker})
+        value = CODEC.encode(replace(candle, revision=candle.revision + 1, ticks=candle.ticks + 1))
+        headers: list[Any] = [(topics.OFFSET_HEADER, b"1000000")]  # behind the range
+        producer.produce(name, value, message.key(), message.partition(), headers=headers)
+        assert producer.flush(30) == 0
+        revised.extend([message.key(), value])
+        return True
+
+    assert commands.promote(config.load(base.environment), "asked", False, confirm) == 0
+    said = capsys.readouterr().out
+    assert "left alone: 1 (the live system has revised" in said
+    newest = {message.key(): message.value() for message in read(stack.broker, name)}
+    assert newest[revised[0]] == revised[1]
+    promoted = sum(
+        message.value() is not None and PROMOTED_HEADER in dict(message.headers())
+        for message in read(stack.broker, name)
+    )
+    with database.connect(stack.database) as connection:
+        query = (
+            "SELECT sum((counts -> %s ->> 'written')::int) FROM promoted_symbols NATURAL JOIN promotions "
+            "WHERE base = %s"
+        )
+        assert connection.execute(query, [topics.CANDLE.name, base.run]).fetchone() == (promoted,)
+    assert promoted > 0
 
 
 def topic_rows(base: Base) -> dict[str, list[tuple[object, ...]]]:

@@ -56,9 +56,11 @@ def promote(settings: Settings, name: str, delete_missing: bool, confirm: Callab
         try:
             producer = promotion.transactional(settings.kafka, replay.base)
             rows = promotion.Rows(connection, replay.base, instruments)
+            later = promotion.overtaken(settings.kafka, replay) if left else set()
             for symbol in left:
-                under_way.promote(producer, codec, rows, symbol)
-                console.print(f"promoted {symbol}", highlight=False)
+                alone = under_way.promote(producer, codec, rows, symbol, later)
+                note = f", left alone: {alone:,} (the live system has revised them since they were compared)"
+                console.print(f"promoted {symbol}{note if alone else ''}", highlight=False)
         except KeyboardInterrupt:
             console.print("[yellow]interrupted[/]: the same command goes on where it stopped")
             return 130

@@ -2,10 +2,11 @@
 
     compare -> plan, kept in the database -> for each symbol: one Kafka transaction, then one of the database
 
-Everything is decided before the first record is written. A symbol's records become visible together; then, together,
-its rows change, its part of the plan goes and its counts are noted. Interrupted, the next promotion of the replay goes
-on with that plan: writing a symbol once more writes the same records, and the newest by key, or by source offset,
-counts.
+Everything is decided before the first record is written; what the live system has revised since, while the question
+stood or the promotion was interrupted, is left alone (``overtaken``). A symbol's records become visible together; then,
+together, its rows change, its part of the plan goes and its counts are noted. Interrupted, the next promotion of the
+replay goes on with that plan: writing a symbol once more writes the same records, and the newest by key, or by source
+offset, counts.
 
 A candle gets a revision above the live one and the flag PROMOTED, by which every reader of rows lets it stand, whatever
 its coverage; a gap gets a source offset not below the live one's. So a sink may read them before or after these rows
@@ -16,7 +17,7 @@ import getpass
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -33,7 +34,7 @@ from schemas.record import replace
 from schemas.topics import CANDLE, GAP, REJECTED, named
 from topology.replay.compare import Comparison, Difference
 from topology.replay.ledger import Replay, instruments_of
-from topology.replay.outputs import PROMOTED_HEADER
+from topology.replay.outputs import PROMOTED_HEADER, Outputs
 from topology.storage import tables
 from topology.storage.database import Connection
 from topology.storage.tables import DELETABLE, DELETE, LOADS
@@ -94,6 +95,18 @@ def plan(cluster: Cluster, replay: Replay, codec: Codec, hold_ns: int, delete_mi
     Comparison(cluster, replay, codec, hold_ns).run(tell, PROMOTED)
     made.changes.sort(key=lambda each: (each.symbol, each.topic, each.source_offset, each.key))
     return made
+
+
+def overtaken(cluster: Cluster, replay: Replay) -> set[tuple[str, bytes]]:
+    """Topic and key of what the base has a value of from after the range by now. Raises KafkaException."""
+    return {
+        (topic.name, made.key)
+        for stretch in replay.stretches
+        if stretch.start < stretch.end
+        for topic in (CANDLE, GAP)
+        for made in Outputs(cluster, replay, stretch).base(topic, everything=True)
+        if made.offset >= stretch.end
+    }
 
 
 def _change(difference: Difference, codec: Codec) -> Change:
@@ -167,27 +180,35 @@ class Promotion:
         )
         return [Change(*row) for row in self._connection.execute(query, [self.number, symbol])]
 
-    def promote(self, producer: Producer, codec: Codec, rows: "Rows", symbol: str) -> None:
-        """One symbol: its records, then its rows. Raises KafkaException, psycopg.Error."""
-        changes = self.changes(symbol)
+    def promote(
+        self, producer: Producer, codec: Codec, rows: "Rows", symbol: str, later: Container[tuple[str, bytes]]
+    ) -> int:
+        """One symbol: its records, then its rows; give how many were left alone, as they are in ``later``.
+
+        Raises KafkaException, psycopg.Error.
+        """
+        planned = self.changes(symbol)
+        changes = [each for each in planned if (each.topic, each.key) not in later]
         _write(producer, self._replay, changes)
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 with self._connection.transaction():
                     rows.put(changes, codec)
-                    self._done(symbol)
-                return
+                    self._done(symbol, changes)
+                break
             except psycopg.errors.OperationalError as error:
                 is_passing = (error.sqlstate or "").startswith("40")  # a deadlock with the sink
                 if not is_passing or attempt == ATTEMPTS:
                     raise
                 time.sleep(0.1 * attempt)
+        return len(planned) - len(changes)
 
-    def _done(self, symbol: str) -> None:
+    def _done(self, symbol: str, changes: Sequence[Change]) -> None:
         place = [self.number, symbol]
         self._connection.execute("DELETE FROM promotion_changes WHERE promotion = %s AND symbol = %s", place)
         self._connection.execute(
-            "UPDATE promoted_symbols SET done_at = now() WHERE promotion = %s AND symbol = %s", place
+            "UPDATE promoted_symbols SET done_at = now(), counts = %s WHERE promotion = %s AND symbol = %s",
+            [Jsonb(counts(changes)), *place],
         )
 
     def finish(self) -> None:
