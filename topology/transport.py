@@ -26,6 +26,8 @@ Theory of operation.
    Faust's recovery, which stays in charge of when recovery is over. The end is aiokafka's position, so it
    is also reached when the log ends in transaction markers or in records that compaction removed. When Faust
    pauses a changelog it is paused in aiokafka too, else our own writes to it would be fetched back.
+ - Retention: where the broker has deleted what was to be read next, aiokafka goes on behind it without a word.
+   Here that is an error in the log, and counted (`Consumer.missed`).
 
 State of the application: forget a partition's in-memory state in `@app.on_partitions_revoked.connect`; no body
 of an agent runs then. Load it from the table when the first batch of a partition arrives: none is delivered
@@ -37,7 +39,7 @@ All topics except changelogs come as batches, so Faust's reply topics and leader
 import asyncio
 import logging
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
 from threading import Timer
 from time import monotonic
@@ -238,6 +240,10 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     _woken = False
     _waiter: asyncio.Future[None] | None = None
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._cut: dict[TP, int] = {}  # where reading stood as the broker said that it has nothing there
+        super().__init__(*args, **kwargs)
+
     def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         # Faust leaves no way to set these two; aiokafka reads them when it starts.
@@ -259,11 +265,36 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         aiokafka's heartbeats begin after this. Where it lasts longer than a session, as the dozen requests by which
         former owners are fenced do with a slow broker, the member would be gone by then, and begin again for ever.
         """
-        coordinator = self._ensure_consumer()._coordinator
+        consumer = self._ensure_consumer()
+        coordinator = consumer._coordinator
         coordinator._start_heartbeat_task()
         if self._membership is not None:
             self._membership.remember(coordinator.member_id)
+        self._cut.clear()
+        for tp in assigned:
+            if not self.consumer._is_changelog_tp(tp):
+                self._note_cuts(tp, consumer._subscription.subscription.assignment.state_value(tp))
         await super().on_partitions_assigned(assigned, generation_id)
+
+    def _note_cuts(self, tp: TP, state: Any) -> None:
+        """Note where a partition is read when aiokafka resets that, which it does where the broker has deleted it."""
+        reset = state.await_reset
+
+        def await_reset(strategy: int) -> None:
+            if state.has_valid_position:
+                self._cut[tp] = state.position
+            reset(strategy)
+
+        state.await_reset = await_reset
+
+    def _miss(self, tp: TP, since: int, until: int) -> None:
+        if since < until:  # else the topic was made anew
+            self.consumer.missed[tp] += until - since
+            self.log.error(
+                "%s-%d: offsets %d to %d were deleted before they were read: the topic's retention is shorter than "
+                "what was to be caught up with",
+                *(*tp, since, until - 1),
+            )
 
     @property
     def _membership(self) -> Membership | None:
@@ -351,6 +382,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                 acks = spans[tp] = Acks()
             if records:
                 acks.taken = records[-1].offset
+                if self._cut and (since := self._cut.pop(tp, None)) is not None:
+                    self._miss(tp, since, records[0].offset)
             state = assignment.state_value(tp)
             if state is not None and state.has_valid_position:
                 runs.append(Run(tp, acks, records, state.position, state.highwater))
@@ -450,6 +483,7 @@ class Consumer(driver.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.spans: dict[TP, Acks] = {}
         self._asked: set[TP] = set()  # what the request that waits in the thread may take
+        self.missed: Counter[TP] = Counter()  # records that were deleted before they were read
         super().__init__(*args, **kwargs)
         conf = self.app.conf
         if not issubclass(conf.Stream, Stream) or conf.consumer_auto_offset_reset != "earliest":
@@ -468,9 +502,12 @@ class Consumer(driver.Consumer):
             await self.sleep(GROUP_LOOK_S)
             client = self._thread._consumer
             coordinator = client._coordinator if client is not None else None  # none before it has connected
-            error = coordinator._pending_exception if coordinator is not None else None
-            if error is not None:
-                await self.crash(error)
+            if coordinator is None:
+                continue
+            if coordinator._pending_exception is not None:
+                await self.crash(coordinator._pending_exception)
+            elif (task := coordinator._coordination_task).done() and not task.cancelled() and task.exception():
+                await self.crash(task.exception())
 
     # Delivery.
 

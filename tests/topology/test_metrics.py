@@ -28,7 +28,7 @@ def lane_of(partition: Partition, **fields: Any) -> SimpleNamespace:
 
 def scraped(lanes: dict[int, Any], ready: str = "", end: int | None = 25) -> dict[tuple[str, ...], float]:
     """Samples by (name, label values in order of label)."""
-    collector = metrics.WorkerCollector(lanes, lambda: ready, lambda _number: end)
+    collector = metrics.WorkerCollector(lanes, lambda: ready, lambda _number: end, lambda _number: 3)
     text = generate_latest(metrics.registry(collector)).decode()
     return {
         (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
@@ -53,6 +53,7 @@ def test_the_metrics_count_what_the_state_counts_by_partition_source_and_reason(
     assert values["tickloom_records_processed_total", "4"] == 20
     assert values["tickloom_dead_letters_total", "4", "UNDECODABLE"] == 2
     assert values["tickloom_consumer_lag_records", "4"] == 5
+    assert values["tickloom_records_missed_total", "4"] == 3
     assert values["tickloom_commit_age_seconds", "4"] == 5
     assert values["tickloom_stream_time_seconds", "4"] == pytest.approx((NOON + 11 * SECOND) / SECOND)
     assert values["tickloom_sources", "a", "disconnected"] == 1
@@ -72,13 +73,13 @@ def test_the_metrics_say_nothing_that_is_not_known() -> None:
 
 def test_the_documentation_names_every_metric_and_its_labels() -> None:
     listed = re.findall(r"^\| `(tickloom_\w+)` \| ([\w, ]*?) ?\|", (ROOT / "docs" / "operating.md").read_text(), re.M)
-    app = SimpleNamespace(monitor=SimpleNamespace(tp_end_offsets={}), consumer=SimpleNamespace(spans={}))
+    app = SimpleNamespace(monitor=SimpleNamespace(tp_end_offsets={}), consumer=SimpleNamespace(spans={}, missed={}))
     writer = SimpleNamespace(away_since=0, retries=0)
     sink = SimpleNamespace(
         writer=writer, refused={}, written=0, waiting=0, commits=0, commit_seconds=0.0, commit_age=0.0
     )
     lanes: dict[int, Any] = {4: lane_of(Partition(4, {}))}
-    worker = metrics.WorkerCollector(lanes, lambda: "", lambda _number: 25)
+    worker = metrics.WorkerCollector(lanes, lambda: "", lambda _number: 25, lambda _number: 0)
     served: list[Any] = [*worker.collect(), *sink_views.SinkCollector(app, sink).collect()]
     suffix = {"counter": "_total", "gauge": ""}
     assert sorted(listed) == sorted((f"{m.name}{suffix[m.type]}", ", ".join(m._labelnames)) for m in served)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.local import Stack
@@ -19,6 +19,7 @@ from schemas.topics import TICK, named
 from tests.faults.proxy import Proxy
 from tests.market import NOON, quote
 from tests.topology.processes import Process, free_ports
+from topology import admin
 
 pytestmark = pytest.mark.integration
 
@@ -92,6 +93,21 @@ def test_the_metrics_are_what_was_done(stack: Stack, run: str, start: Callable[.
     assert (status, json.loads(text)["status"], json.loads(text)["lag"]) == (200, "ready", 0)
     assert get(port, "/symbols")[0] == 404
     assert sink.stop() == 0
+
+
+def test_what_was_deleted_before_it_was_read_is_counted(stack: Stack, run: str, start: Callable[..., Process]) -> None:
+    [port] = free_ports(1)
+    sink = start("sink")
+    produce(stack.broker, run, *ticks(0, 40))
+    client = admin.connect(stack.broker)
+    wait_for(sink, lambda: not admin.groups(client, run)[1].total)
+    assert sink.stop() == 0
+    produce(stack.broker, run, *ticks(40, 10))
+    [done] = client.delete_records([TopicPartition(named(TICK.name, run), 0, 45)]).values()  # as retention does
+    assert done.result(30).low_watermark == 45
+    sink = start("sink", TICKLOOM_SINK_WEB_PORT=str(port))
+    wait_for(sink, lambda: scraped(port).get(("tickloom_sink_rows_written_total",)) == 5)
+    assert scraped(port)["tickloom_sink_records_missed_total", "0", named(TICK.name, run)] == 5
 
 
 def test_without_its_database_it_is_healthy_but_not_ready(

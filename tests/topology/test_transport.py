@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -430,6 +431,38 @@ def test_a_coordinator_that_has_moved_is_asked_again_for_what_is_committed() -> 
     assert dead == [1]
 
 
+@pytest.mark.parametrize("where", ["pending", "task"])
+def test_what_ends_the_work_with_the_group_ends_the_worker(where: str) -> None:
+    """Before the first fetch nobody else asks: it would stand there without partitions."""
+
+    async def watched() -> list[BaseException]:
+        async def coordinate() -> None:
+            if where == "task":
+                raise ValueError("what nobody thought of")
+
+        task = asyncio.ensure_future(coordinate())
+        await asyncio.wait([task])
+        pending = ValueError("refused") if where == "pending" else None
+        coordinator = SimpleNamespace(_pending_exception=pending, _coordination_task=task)
+        crashed: list[BaseException] = []
+
+        async def crash(error: BaseException) -> None:
+            crashed.append(error)
+            consumer.should_stop = True
+
+        consumer = SimpleNamespace(
+            should_stop=False,
+            sleep=lambda _: asyncio.sleep(0),
+            crash=crash,
+            _thread=SimpleNamespace(_consumer=SimpleNamespace(_coordinator=coordinator)),
+        )
+        async with asyncio.timeout(5):
+            await Consumer._watch_group.fun(consumer)
+        return crashed
+
+    assert [type(error) for error in asyncio.run(watched())] == [ValueError]
+
+
 def test_fetch_wait_and_isolation_level_reach_aiokafka() -> None:
     async def connected() -> Any:
         app = faust.App("t", broker="tickloom://a:1", **SETTINGS)
@@ -535,6 +568,19 @@ class Group:
     def create(self, topic: str, **configuration: str) -> None:
         admin = AdminClient({"bootstrap.servers": self.broker})
         admin.create_topics([NewTopic(topic, PARTITIONS, 1, config=configuration)])[topic].result(30)
+
+    def delete(self, partition: int, before: int) -> None:
+        """As retention does."""
+        admin = AdminClient({"bootstrap.servers": self.broker})  # which must live until it is done
+        [done] = admin.delete_records([TopicPartition(self.topic, partition, before)]).values()
+        assert done.result(30).low_watermark == before
+
+    def missed(self, worker: Worker) -> dict[int, list[range]]:
+        """What it says that it has missed, by partition."""
+        found: dict[int, list[range]] = {}
+        for number, first, last in re.findall(r"-(\d): offsets (\d+) to (\d+) were deleted", worker.log.read_text()):
+            found.setdefault(int(number), []).append(range(int(first), int(last) + 1))
+        return found
 
     def start(self, **environment: str) -> Worker:
         worker = Worker(self, len(self.workers), **environment)
@@ -685,6 +731,37 @@ def test_a_worker_without_partitions_stays_in_the_group_and_takes_over(group: Gr
             worker.process.kill()
     group.produce_until(lambda: len(spare.notes()) > before)
     group.wait_for(group.produced)
+
+
+@pytest.mark.integration
+def test_what_was_deleted_before_it_was_read_is_said_and_the_rest_is_processed(group: Group) -> None:
+    """aiokafka goes on behind it without a word; so a hole would look like a quiet market."""
+    worker = group.start()
+    group.produce(400)
+    group.wait_for(400)
+    assert worker.stop()[0] == 0, worker.log.read_text()
+    group.produce(400)
+    group.delete(0, before=150)
+    worker = group.start()
+    group.wait_for(750)
+    assert sorted(group.processed()[0]) == [*range(100), *range(150, 200)]
+    assert group.missed(worker) == {0: [range(100, 150)]}
+
+
+@pytest.mark.integration
+def test_a_worker_that_deletion_overtakes_says_what_it_has_missed(group: Group) -> None:
+    worker = group.start()
+    group.produce(400)
+    group.wait_for(400)
+    worker.process.send_signal(signal.SIGSTOP)  # for less than its session
+    group.produce(40_000)
+    group.delete(0, before=10_000)
+    worker.process.send_signal(signal.SIGCONT)
+    group.wait(lambda: 10_099 in group.processed()[0])
+    group.wait(lambda: all(len(set(group.processed()[number])) == 10_100 for number in range(1, PARTITIONS)))
+    [missed] = group.missed(worker)[0]  # it may have had the first of them on the way
+    assert sorted({*group.processed()[0], *missed}) == list(range(10_100))
+    assert len(group.processed()[0]) + len(missed) == 10_100
 
 
 @pytest.mark.integration

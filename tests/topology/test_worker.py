@@ -4,6 +4,7 @@ import asyncio
 import random
 import signal
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,26 @@ from confluent_kafka import Consumer, TopicPartition
 
 from deploy.local import Stack
 from schemas import flags, topics
+from schemas.codec import Codec
 from schemas.record import replace
-from tests.market import market
-from tests.topology.processes import PARTITIONS, Process, assert_as_expected, produce, read, wait_for_no_lag, written
+from tests.market import NOON, SECOND, link, market, quote
+from tests.topology.processes import (
+    PARTITIONS,
+    Process,
+    assert_as_expected,
+    free_ports,
+    produce,
+    read,
+    wait_for_no_lag,
+    written,
+)
 from topology import admin
 from topology.app import new_producer
 from topology.task import applied_offset, state_offset
 
 pytestmark = pytest.mark.integration
+
+CODEC = Codec()
 
 
 @pytest.fixture
@@ -85,6 +98,37 @@ def test_where_the_group_is_ahead_of_the_state_nothing_is_passed_over(stack: Sta
         assert time.monotonic() < deadline, workers[-1].tail()
         time.sleep(0.2)  # polling
     assert_as_expected(stack.broker, run, exactly=True)
+
+
+def test_what_retention_has_taken_is_counted_and_a_gap(stack: Stack, run: str, workers: Workers) -> None:
+    every = [quote(at=NOON + n * SECOND, bid_size=n + 1) for n in range(180)]
+    produce(stack.broker, run, [link(), *every[:60]])  # a source that sends heartbeats is never just quiet
+    workers.start()
+    wait_for_no_lag(stack.broker, run, workers)
+    assert workers.pop().stop() == 0
+    produce(stack.broker, run, every[60:])
+    raw = topics.named(topics.RAW.name, run)
+    [message] = [
+        message
+        for message in read(stack.broker, raw)
+        if getattr(CODEC.decode(message.value()), "ts_recv", 0) == every[120].ts_recv
+    ]
+    partition, kept = message.partition(), message.offset()
+    was_read = [each.offset() for each in read(stack.broker, raw) if each.partition() == partition]
+    client = admin.connect(stack.broker)
+    before = admin.committed(client, admin.app_id(run), [(raw, partition)])[raw, partition]
+    assert 0 < before < kept < was_read[-1]
+    [done] = client.delete_records([TopicPartition(raw, partition, kept)]).values()
+    assert done.result(30).low_watermark == kept
+    [port] = free_ports(1)
+    workers.environment["TICKLOOM_WEB_PORT"] = str(port)
+    worker = workers.start()
+    wait_for_no_lag(stack.broker, run, workers)
+    assert f"{raw}-{partition}: offsets {before} to {kept - 1} were deleted before they were read" in worker.tail()
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        assert f'tickloom_records_missed_total{{partition="{partition}"}} {kept - before}.0' in answer.read().decode()
+    gaps = [CODEC.decode(each.value()) for each in read(stack.broker, topics.named(topics.GAP.name, run))]
+    assert [(gap.start, gap.end) for gap in gaps if gap.status != "open"] == [(every[59].ts_recv, every[120].ts_recv)]
 
 
 def reached(broker: str, run: str) -> dict[int, int]:

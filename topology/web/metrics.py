@@ -27,14 +27,19 @@ Lanes = list[tuple[int, Lane[Task]]]
 
 
 class WorkerCollector(Collector):
-    """Reads the lanes of a worker. ``ready``: nothing, or why not; ``end``: the end of a partition of market.raw."""
+    """Reads the lanes of a worker. ``ready``: nothing, or why not; ``end`` and ``missed``: of a partition."""
 
     def __init__(
-        self, lanes: Mapping[int, Lane[Task]], ready: Callable[[], str], end: Callable[[int], int | None]
+        self,
+        lanes: Mapping[int, Lane[Task]],
+        ready: Callable[[], str],
+        end: Callable[[int], int | None],
+        missed: Callable[[int], int],
     ) -> None:
         self._lanes = lanes
         self._ready = ready
-        self._end = end
+        self._end = end  # of market.raw
+        self._missed = missed
 
     def describe(self) -> list[Metric]:
         """Nothing: the names need no reading of state to be registered."""
@@ -56,6 +61,12 @@ class WorkerCollector(Collector):
             "Records of market.raw, since the partition was assigned.",
             by,
             {key: task.processed for key, task in tasks.items()},
+        )
+        yield counter(
+            "records_missed",
+            "Records of market.raw that were deleted before they were read, since the worker started.",
+            by,
+            {(str(number),): self._missed(number) for number, _ in lanes},
         )
         yield counter(
             "dead_letters",

@@ -104,4 +104,8 @@ class SinkCollector(Collector):
         yield gauge("sink_commit_age_seconds", "How long the oldest row waits.", (), {(): sink.commit_age})
         refused: dict[Labels, float] = {(reason,): count for reason, count in sink.refused.items()}
         yield counter("sink_dead_letters", "Records that could not be stored.", ("reason",), refused)
+        missed: dict[Labels, float] = {
+            (tp.topic, str(tp.partition)): n for tp, n in list(self._app.consumer.missed.items())
+        }
+        yield counter("sink_records_missed", "Deleted before they were read.", ("topic", "partition"), missed)
         yield gauge("sink_lag_records", "Records not yet in the database.", ("topic", "partition"), self.lag())

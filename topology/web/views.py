@@ -88,7 +88,7 @@ class Views:
         self._raw = topics.named(topics.RAW.name, run)
         self._instruments = instruments
         self._router = Router(app, tasks, self._raw, instruments)
-        self._registry = metrics.registry(WorkerCollector(tasks.lanes, self._unready, self._end))
+        self._registry = metrics.registry(WorkerCollector(tasks.lanes, self._unready, self._end, self._missed))
 
     async def page(self, _request: Request) -> Reply:
         """The page that shows all of it."""
@@ -193,6 +193,10 @@ class Views:
     def _end(self, number: int) -> int | None:
         end: int | None = self._app.monitor.tp_end_offsets.get(TP(self._raw, number))
         return end
+
+    def _missed(self, number: int) -> int:
+        consumer: Any = self._app.consumer
+        return int(consumer.missed[TP(self._raw, number)])
 
 
 def handler(name: str, answer: Answer) -> Callable[..., Awaitable[Response]]:
