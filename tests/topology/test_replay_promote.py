@@ -129,7 +129,8 @@ def test_a_promotion_killed_between_topics_and_tables_is_resumed_and_stands(base
     with database.connect(base.stack.database) as connection:
         done, left = connection.execute(
             "SELECT count(*) FILTER (WHERE done_at IS NOT NULL), count(*) FILTER (WHERE done_at IS NULL) "
-            "FROM promoted_symbols"
+            "FROM promoted_symbols NATURAL JOIN promotions WHERE base = %s",
+            [base.run],
         ).fetchone()
     assert (done, left) == (2, 3)  # BTCUSDT, EURUSD; not GBPUSD, whose records were written
     written = read(base.stack.broker, f"{base.run}.{topics.CANDLE.name}")
