@@ -101,11 +101,10 @@ def overtaken(cluster: Cluster, replay: Replay) -> set[tuple[str, bytes]]:
     """Topic and key of what the base has a value of from after the range by now. Raises KafkaException."""
     return {
         (topic.name, made.key)
-        for stretch in replay.stretches
-        if stretch.start < stretch.end
+        for outputs in [Outputs(cluster, replay, each) for each in replay.stretches if each.start < each.end]
         for topic in (CANDLE, GAP)
-        for made in Outputs(cluster, replay, stretch).base(topic, everything=True)
-        if made.offset >= stretch.end
+        for made in outputs.base(topic, everything=True)
+        if made.offset >= outputs.stretch.end
     }
 
 
