@@ -89,9 +89,10 @@ class Tasks(Generic[ProcessorT]):
         """
         if not self._transactional or not numbers or self._stopping:
             return
-        self._fencing = asyncio.ensure_future(asyncio.wait_for(self._claim(numbers), TRANSACTIONS_S))
+        self._fencing = asyncio.ensure_future(self._claim(numbers))
         try:
-            await self._fencing
+            async with asyncio.timeout(TRANSACTIONS_S):
+                await self._fencing
         except asyncio.CancelledError:
             if not self._stopping:
                 raise
@@ -288,6 +289,7 @@ async def _connect(producer: AIOKafkaProducer) -> None:
 
 async def _stop(producers: list[AIOKafkaProducer]) -> None:
     try:
-        await asyncio.wait_for(asyncio.gather(*(producer.stop() for producer in producers)), STOP_S)
+        async with asyncio.timeout(STOP_S):
+            await asyncio.gather(*(producer.stop() for producer in producers))
     except TimeoutError:
         log.warning("a producer did not end within %.0f s: Kafka is away", STOP_S)

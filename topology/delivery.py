@@ -231,17 +231,17 @@ class Delivery:
                 limit = self._commit_seconds - self.age
             elif any(lane.task.unsaved for lane in self.lanes.values()):
                 limit = SAVE_SECONDS - self.age
-            try:
-                await asyncio.wait_for(self._wake.wait(), limit)
-            except TimeoutError:
-                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(limit):  # wait_for can lose a cancellation (Python 3.11)
+                    await self._wake.wait()
 
     async def _gather(self, seconds: float) -> None:
         """Let outputs come together for so long, or until there are many."""
         self._much.clear()
         if not self._has_much():
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._much.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._much.wait()
 
     def _has_much(self) -> bool:
         return bool(sum(lane.task.waiting for lane in self.lanes.values()) >= SEND_RECORDS)

@@ -147,7 +147,8 @@ class Sink:
         while not self._hurry and self.waiting < BATCH_ROWS and (left := limit - time.monotonic()) > 0:
             self._came.clear()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._came.wait(), left)
+                async with asyncio.timeout(left):  # wait_for can lose a cancellation (Python 3.11)
+                    await self._came.wait()
         batch = []
         size = 0
         while self._waiting and size < BATCH_ROWS:

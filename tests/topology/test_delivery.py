@@ -95,6 +95,27 @@ def test_what_goes_out_together_is_known_and_added_before_the_first_of_it_is_sen
     assert [what.partition(" ")[0] for what in done] == ["asked", "asked", "begun", "added", "added", "sent", "sent"]
 
 
+@pytest.mark.parametrize("done", ["exactly_once", "at_least_once"])
+def test_a_partition_that_is_given_up_as_soon_as_it_is_done_does_not_hold_a_rebalance_up(done: str) -> None:
+    """Python 3.11's asyncio.wait_for loses a cancellation that comes with what it waits for: it went on for ever."""
+
+    async def closed() -> bool:
+        producer: Any = Producer(KafkaError())
+        made = Delivery([producer], [], "changelog", lambda: None, delivery=done, commit_seconds=60, headers=[])
+        task: Any = Task()
+        task.waiting = 0
+        lane = Lane(task, made, lambda *_: None, lambda *_: None)
+        lane.events = [None]  # so that it waits with a limit
+        for _ in range(3):
+            await asyncio.sleep(0)
+        lane.events = []
+        closing = asyncio.create_task(made.close({3}))
+        await asyncio.wait([closing], timeout=2)
+        return closing.done() and closing.result() and made.is_dead
+
+    assert asyncio.run(closed())
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [
