@@ -29,6 +29,7 @@ from topology.storage import database
 LOOK_EVERY_S: Final = 1.0  # at the groups and processes
 STUCK_S: Final = 120.0
 STOP_LIMIT_S: Final = 30.0
+STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class RunStopped(OSError):
@@ -195,16 +196,29 @@ def alone(path: Path, run: str, what: str = "import") -> Iterator[None]:
 
 @contextmanager
 def stopping() -> Iterator[None]:
-    """Let SIGTERM end a command as Ctrl-C does."""
+    """Let SIGTERM and a terminal that goes away end a command as Ctrl-C does, and each of them as KeyboardInterrupt.
+
+    What is raised while C code runs can come out of it as an error of its own: confluent_kafka's Consumer says that
+    its settings are of a wrong type.
+    """
+    came = False
 
     def interrupt(*_: object) -> None:
+        nonlocal came
+        came = True
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    heeded = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]  # as nohup has it
+    before = {number: signal.signal(number, interrupt) for number in heeded}
     try:
         yield
+    except (TypeError, SystemError) as error:
+        if came:
+            raise KeyboardInterrupt from error
+        raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def child(parent: int) -> None:

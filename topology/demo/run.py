@@ -18,7 +18,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -39,13 +39,13 @@ from topology.demo import rows
 from topology.demo.play import Demo, DemoError, check_alive, play
 from topology.demo.report import compare
 from topology.demo.view import summary
+from topology.running import STOPS, stopping
 from topology.storage import database
 
 SHORTEST_S: Final = 25  # each fault occurs in this time
 START_LIMIT_S: Final = 60
 STOP_LIMIT_S: Final = 15
 LEAVE_LIMIT_S: Final = 30
-STOPS: Final = (signal.SIGTERM, signal.SIGHUP)  # taken as Ctrl-C is
 NAME: Final = "demo-%Y%m%d-%H%M%S"  # of a run, by its start in UTC
 KILLED_AFTER: Final = timedelta(minutes=10)  # older demo runs without a worker were killed: they are removed
 
@@ -57,17 +57,14 @@ def run_demo(seconds: float | None) -> int:
     console = Console()
     if not console.is_terminal:
         console = Console(width=120)
-    handlers = {number: signal.signal(number, _interrupt) for number in STOPS}
     try:
-        with Undo() as undo:
+        with stopping(), Undo() as undo:
             return _run(_prepare(undo, console, seconds))
     except (ProducerError, admin.BrokerError) as error:
         raise DemoError(str(error)) from error
     except KeyboardInterrupt:
         console.print("[yellow]stopped, without the comparison[/]")
         return 130
-    finally:
-        _restore(handlers)
 
 
 class Undo(ExitStack):
@@ -75,20 +72,12 @@ class Undo(ExitStack):
 
     def __exit__(self, *details: Any) -> None:
         """Undo it, deaf to Ctrl-C."""
-        handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, *STOPS)}
+        handlers = {number: signal.signal(number, signal.SIG_IGN) for number in STOPS}
         try:
             super().__exit__(*details)
         finally:
-            _restore(handlers)
-
-
-def _interrupt(_number: int, _frame: object) -> None:
-    raise KeyboardInterrupt
-
-
-def _restore(handlers: Mapping[signal.Signals, Any]) -> None:
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
 
 def _run(demo: Demo) -> int:

@@ -78,12 +78,12 @@ def run_import(
     settings = msgspec.structs.replace(settings, run=name, commit_seconds=settings.commit_seconds or COMMIT_SECONDS)
     gc.freeze()  # what is there stays
     gc.set_threshold(50_000, 20, 50)  # rows come and go by the thousand without a cycle among them
-    with stopping(), ExitStack() as stack:
-        try:
+    try:
+        with stopping(), ExitStack() as stack:
             return Import(console, settings, instruments, files, unreadable).run(stack)
-        except KeyboardInterrupt:
-            console.print(f"[yellow]interrupted[/]: the same command goes on where it stopped (run {name})")
-            return 130
+    except KeyboardInterrupt:
+        console.print(f"[yellow]interrupted[/]: the same command goes on where it stopped (run {name})")
+        return 130
 
 
 def recognise(asked: Iterable[Asked], instruments: dict[str, Instrument]) -> tuple[list[TickFile], list[BadRow]]:

@@ -37,23 +37,23 @@ def promote(settings: Settings, name: str, delete_missing: bool, confirm: Callab
     console = plain_console()
     codec = codec_for(settings.schema_registry_url)
     instruments = instrument.load(settings.instruments)
-    with stopping(), database.connect(settings.database) as connection:
-        replay = ledger.known(connection, name)
-        promotion.check_scales(replay, instruments)
+    try:
+        with stopping(), database.connect(settings.database) as connection:
+            replay = ledger.known(connection, name)
+            promotion.check_scales(replay, instruments)
 
-        def make() -> promotion.Plan:
-            hold_ns = longest_hold(replay, instruments)
-            plan = promotion.plan(settings.kafka, replay, codec, hold_ns, delete_missing)
-            show.as_plan(console, replay, plan)
-            if plan.changes and not confirm(f"Write this into {replay.base or 'the live system'}?"):
-                raise ConfigError("nothing was promoted")
-            return plan
+            def make() -> promotion.Plan:
+                hold_ns = longest_hold(replay, instruments)
+                plan = promotion.plan(settings.kafka, replay, codec, hold_ns, delete_missing)
+                show.as_plan(console, replay, plan)
+                if plan.changes and not confirm(f"Write this into {replay.base or 'the live system'}?"):
+                    raise ConfigError("nothing was promoted")
+                return plan
 
-        under_way = promotion.Promotion.begin(connection, replay, delete_missing, make)
-        left = under_way.left()
-        if under_way.resumed:
-            console.print(f"going on with promotion {under_way.number}: {len(left)} symbols left", highlight=False)
-        try:
+            under_way = promotion.Promotion.begin(connection, replay, delete_missing, make)
+            left = under_way.left()
+            if under_way.resumed:
+                console.print(f"going on with promotion {under_way.number}: {len(left)} symbols left", highlight=False)
             producer = promotion.transactional(settings.kafka, replay.base)
             rows = promotion.Rows(connection, replay.base, instruments)
             later = promotion.overtaken(settings.kafka, replay) if left else set()
@@ -61,10 +61,10 @@ def promote(settings: Settings, name: str, delete_missing: bool, confirm: Callab
                 alone = under_way.promote(producer, codec, rows, symbol, later)
                 note = f", left alone: {alone:,} (the live system has revised them since they were compared)"
                 console.print(f"promoted {symbol}{note if alone else ''}", highlight=False)
-        except KeyboardInterrupt:
-            console.print("[yellow]interrupted[/]: the same command goes on where it stopped")
-            return 130
-        under_way.finish()
+            under_way.finish()
+    except KeyboardInterrupt:
+        console.print("[yellow]interrupted[/]: the same command goes on where it stopped")
+        return 130
     return 0
 
 

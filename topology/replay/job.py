@@ -74,17 +74,17 @@ def run_replay(
     replayed = msgspec.structs.replace(settings, run=run, instruments=folder / RULES)
     if nice:
         os.nice(nice)  # and so are the processes that it starts
-    with stopping(), ExitStack() as stack:
-        try:
+    try:
+        with stopping(), ExitStack() as stack:
             stack.enter_context(alone(folder / "lock", run, "replay"))
             (folder / RULES).write_text(rules)
             running = Running(console, replayed, workers=workers)
             running.start_servers(stack)
             replay = _begun(running.settings, settings.run, asked, rules, version)
             return _go(console, stack, running, replay, rate)
-        except KeyboardInterrupt:
-            console.print(f"[yellow]interrupted[/]: the same command goes on where it stopped (run {run})")
-            return 130
+    except KeyboardInterrupt:
+        console.print(f"[yellow]interrupted[/]: the same command goes on where it stopped (run {run})")
+        return 130
 
 
 def run_name(base: str, asked: Asked, version: str) -> str:
