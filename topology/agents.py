@@ -267,6 +267,7 @@ class Tasks(Generic[ProcessorT]):
         if self._fencing is not None:
             self._fencing.cancel()  # the rebalance that waits for it would hold up the end
         await self.close(set(self.lanes))
+        self._table.data.close()
         await _stop(self._plain)
 
 

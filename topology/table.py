@@ -114,6 +114,11 @@ class Store(memory.Store):  # type: ignore[type-arg]
         self._partitions: dict[int, States] = {}
         self.new_states: Callable[[int], States] = lambda _number: States()  # or on disk, too (`disk.py`)
 
+    def close(self) -> None:
+        """Let all files go. RocksDB's timer may run while the process exits, and crashes it with a database open."""
+        while self._partitions:
+            self._partitions.popitem()[1].close()
+
     def states(self, number: int) -> States:
         """What is known of one partition."""
         if number not in self._partitions:

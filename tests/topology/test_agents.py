@@ -45,7 +45,7 @@ def _ends(monkeypatch: pytest.MonkeyPatch) -> None:
 def tasks_of(producer: Callable[[str | None], Any], owners: Any) -> Tasks[Any]:
     return Tasks(
         SimpleNamespace(conf=SimpleNamespace(id="app")),
-        SimpleNamespace(),  # type: ignore[arg-type]
+        SimpleNamespace(data=SimpleNamespace(close=lambda: None)),  # type: ignore[arg-type]
         "market.raw",
         [],
         task=lambda _: None,
@@ -105,7 +105,7 @@ def test_a_stop_waits_for_a_rebalance_that_is_giving_partitions_back() -> None:
         owners = SimpleNamespace(release=lambda _id, _numbers: None)
         tasks = tasks_of(lambda _: Producer(), owners)
         states = SimpleNamespace(take_back=lambda _: None)
-        tasks._table = SimpleNamespace(data=SimpleNamespace(states=lambda _: states))  # type: ignore[assignment]
+        tasks._table.data.states = lambda _: states
         tasks._transactions = [SimpleNamespace(stop=producer_stops)]
         task = SimpleNamespace(number=0, states=list)
         tasks.lanes[0] = SimpleNamespace(task=task, delivery=Sending())  # type: ignore[assignment]

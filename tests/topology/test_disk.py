@@ -154,6 +154,9 @@ def test_a_killed_worker_goes_on_from_its_files(
     wait_for_no_lag(stack.broker, run, [worker])
     assert recovered(worker) == 0
     assert worker.stop() == 0
+    ends = [path.read_text().splitlines()[-1] for path in Path(environment["TICKLOOM_DATA"]).rglob("states/*/LOG")]
+    assert len(ends) == PARTITIONS
+    assert all("Shutdown complete" in line for line in ends)  # left open it can crash a process that exits
     assert_as_expected(stack.broker, run, exactly=True)
     for path in Path(environment["TICKLOOM_DATA"]).rglob("states"):
         path.rename(path.with_name("elsewhere"))
