@@ -72,6 +72,7 @@ class History:
         self._bad_position = dict.fromkeys(numbers, 0)
         with LogReader(cluster) as log:
             bounds = log.bounds(producer.topic)
+            self.deleted = sum(first for first, _ in bounds.values())  # records of the log, by age or size
             self._there = {number: end for number, (_, end) in bounds.items()}
             since = {number: max(first, end - COMPARED) for number, (first, end) in bounds.items()}
             self._tail = {_place(message): message for message in log.read(producer.topic, since, self._there)}

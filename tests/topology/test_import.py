@@ -11,15 +11,19 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from confluent_kafka import TopicPartition
 
+from connectors.archive import manifest as listing
 from connectors.archive.file import Asked, TickFile
+from connectors.runtime.history import History
 from connectors.runtime.log import LogReader
+from connectors.runtime.producer import RawProducer
 from deploy import local
 from deploy.local import Stack
 from schemas import topics
 from schemas.codec import Codec
 from schemas.instrument import ConfigError, load
-from topology import running
+from topology import admin, running
 from topology.config import Settings
 from topology.driver import TopologyDriver
 from topology.importing import job
@@ -204,6 +208,24 @@ def test_a_run_of_other_files_is_refused_in_one_line(stack, manifest, undisturbe
     code, output = imported(environment_of(stack, tmp_path), *arguments)
     assert code == 1
     assert re.search(rf"Error: run {undisturbed[0]} holds other input .*: choose another --run$", output.strip())
+
+
+@pytest.mark.integration
+def test_what_kafka_has_deleted_before_an_import_went_on_is_said(stack, manifest, run_name, tmp_path):
+    """Interrupted, and gone on with after more than the topic's retention."""
+    admin.create_topics(stack.broker, run_name, partitions=1)
+    producer = RawProducer(stack.broker, run_name, CODEC)
+    files = [TickFile(each, INSTRUMENTS[each.symbol]) for each in listing.files(listing.read(manifest), INSTRUMENTS)]
+    History(producer, stack.broker, run_name, CODEC).write(files)
+    producer.abandon()
+    client = admin.connect(stack.broker)  # has to live until it is done
+    [deleted] = client.delete_records([TopicPartition(topics.named(topics.RAW.name, run_name), 0, 100)]).values()
+    deleted.result(30)
+    code, output = imported(environment_of(stack, tmp_path), "--manifest", manifest, "--run", run_name)
+    said = (
+        r"[1-9]\d* ticks are not accounted for: Kafka has deleted 100 records of market.raw since: choose another --run"
+    )
+    assert (code, bool(re.search(said, output))) == (1, True), output
 
 
 @pytest.mark.integration

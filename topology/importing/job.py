@@ -206,6 +206,8 @@ class Import:
         refused = sum(count for reason, count in others.items() if reason != flags.UNSTORABLE)  # those had arrived
         missing = found.missing(history.ticks) - refused
         if missing:
-            console.print(f"[red]{missing:,} ticks are not accounted for[/]: please report it", highlight=False)
+            deleted = f"Kafka has deleted {history.deleted:,} records of market.raw since: choose another --run"
+            why = deleted if history.deleted else "please report it"
+            console.print(f"[red]{missing:,} ticks are not accounted for[/]: {why}", highlight=False)
         console.print(f"look at it: TICKLOOM_RUN={run} tickloom candles {self._files[0].symbol}", highlight=False)
         return 1 if missing or others or history.unreadable else 0
