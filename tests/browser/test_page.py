@@ -1,6 +1,8 @@
 """The page in a real browser: what a person sees is what the worker knows, and it asks nobody else."""
 
 import asyncio
+import itertools
+import re
 import shutil
 import subprocess
 import threading
@@ -187,6 +189,31 @@ def test_the_page_shows_prices_states_sources_gaps_and_rejections(site: Site, tm
     # It refreshes itself, and a browser asks for nothing but what the worker has.
     assert site.asked.count("/symbols") > 1
     assert set(site.asked) == {"/", "/symbols", "/sources", "/gaps"}
+
+
+def test_the_pace_is_what_has_arrived_between_two_looks_by_the_time_between_them(tmp_path: Path) -> None:
+    partition, views = market()
+    sources, offset = views.sources, itertools.count(1_000)
+
+    async def busy(request: web.Request) -> Reply:
+        for _ in range(50):  # between two looks, of which it takes one a second
+            at = next(offset)
+            assert (
+                partition.apply(quote(109_000, 109_012, NOON + 13 * SECOND + at, "alfa"), at, NOON + 60 * SECOND) == ""
+            )
+        return await sources(request)
+
+    views.sources = busy  # type: ignore[method-assign]
+    site = Site(views)
+    try:
+        page, _ = browse(site.address, tmp_path)
+    finally:
+        site.close()
+    looks = site.asked.count("/sources")
+    found = re.search(r"(\d+)ticks a second", page.texts["tiles"])
+    assert found is not None
+    assert looks > 1
+    assert 0.5 * 50 <= int(found[1]) <= 50
 
 
 def test_a_symbol_opens_with_the_numbers_behind_it(site: Site, tmp_path: Path) -> None:
